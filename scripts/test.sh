@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Set-up, lint and tests. `--slow` adds the slow tests; other arguments go to pytest.
+# TAALM_DATA=folder runs the tests on the real rows too (default: ../shared/data where it exists).
+set -euo pipefail
+bash "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+cd "$ROOT"
+[ -n "${TAALM_DATA:-}" ] || [ ! -d ../shared/data ] || export TAALM_DATA="$PWD/../shared/data"
+marks="not slow and not gpu"
+if [ "${1:-}" = "--slow" ]; then
+    marks="not gpu"
+    shift
+fi
+"$PYTHON" -m ruff check .
+"$PYTHON" -m ruff format --check .
+exec "$PYTHON" -m pytest -m "$marks" "$@"

@@ -1,0 +1,7 @@
+"""taalm: continual knowledge learning with meta-learned token weights (Train-Attention, NeurIPS 2024)."""
+
+import logging
+import warnings
+
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns at import about optional kernels
+warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # transformers, about PEFT

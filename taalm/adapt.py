@@ -1,0 +1,173 @@
+"""The continual-training loop: theta learns documents from their weighted loss, epoch by epoch, resumable."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from taalm.checkpoint import load_optimizer, load_parameters, load_state, optimizer_tensors, save_state
+from taalm.errors import UserError
+from taalm.losses import target_mask, token_nll, weighted_mean
+from taalm.seeds import derive_seed
+from taalm.text import Encoded, collate, shuffled_buckets
+from taalm.weighters import Weighter
+
+
+@dataclass
+class AdaptConfig:
+    """How theta learns the documents."""
+
+    epochs: int = 8
+    """Passes over the documents."""
+    lr: float = 3e-4
+    """AdamW learning rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What the learning rate does after its warm-up: stay, or fall to 0 at the last step."""
+    warmup_ratio: float = 0.0
+    """Linear warm-up, as a share of all steps."""
+    batch_size: int = 8
+    """Documents per update."""
+    micro_batch_size: int = 8
+    """Documents per forward pass; the gradients of an update's passes are added with their share of its documents."""
+    weight_decay: float = 0.0
+    """AdamW decoupled weight decay."""
+    clip_norm: float = 1.0
+    """The gradient is scaled down to this norm."""
+    max_length: int = 512
+    """Documents are cut to this many tokens; 0 cuts nothing, and a document longer than the model is an error."""
+    save_every: int = 50
+    """Write the resumable state every so many updates, beside every epoch's end."""
+
+
+def learning_rate(config: AdaptConfig, step: int, steps: int) -> float:
+    """The rate of update `step` (from 0) of `steps`."""
+    warm = math.ceil(config.warmup_ratio * steps)
+    if step < warm:
+        return config.lr * (step + 1) / warm
+    left = (steps - step) / max(1, steps - warm)
+    factor = {"constant": 1.0, "linear": left, "cosine": 0.5 * (1 - math.cos(math.pi * left))}[config.schedule]
+    return config.lr * factor
+
+
+class Adaptation:
+    """One theta learning one set of documents.
+
+    `evaluate(epoch)` is called before the first epoch and after each; what it returns (plain values) is kept by epoch
+    together with the training loss in `history`, and survives a kill with the rest of the state.
+    """
+
+    def __init__(
+        self, model: nn.Module, documents: Sequence[Encoded], pad_id: int, weigh: Weighter, config: AdaptConfig,
+        evaluate: Callable[[int], dict], state_file: Path, seed: int, quiet: bool = False, accelerator: Any = None,
+    ):  # fmt: skip
+        self.model, self.documents, self.pad_id = model, list(documents), pad_id
+        self.weigh, self.config, self.evaluate = weigh, config, evaluate
+        self.state_file, self.seed, self.quiet = state_file, seed, quiet
+        self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.accelerator = accelerator or Accelerator(cpu=next(model.parameters()).device.type == "cpu")
+        optimizer = torch.optim.AdamW(self.trainable.values(), lr=config.lr, weight_decay=config.weight_decay)
+        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
+        self.epoch, self.batch, self.losses, self.seconds = 0, 0, [], 0.0
+        self.history: dict[int, dict] = {}
+        self.losses_by_step: list[float] = []
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.documents) // self.config.batch_size)
+
+    def run(self) -> dict[int, dict]:
+        """Train to the last epoch, resuming where a state lies; returns {epoch: {loss, seconds, **evaluated}}."""
+        self._resume()
+        if 0 not in self.history:
+            self.history[0] = {"loss": None, "seconds": 0.0, **self.evaluate(0)}
+            self._save()
+        total = self.config.epochs * self.steps_per_epoch
+        bar = tqdm(
+            total=total, initial=self.epoch * self.steps_per_epoch + self.batch, desc="adapt", unit="step",
+            disable=self.quiet or None,
+        )  # fmt: skip
+        while self.epoch < self.config.epochs:
+            lengths = [len(document) for document in self.documents]
+            order = shuffled_buckets(lengths, self.config.batch_size, derive_seed(self.seed, self.epoch))
+            for indices in order[self.batch :]:
+                started = time.perf_counter()
+                loss = self._update([self.documents[index] for index in indices])
+                seconds = time.perf_counter() - started
+                self.seconds += seconds
+                self.losses.append(loss * len(indices))
+                self.losses_by_step.append(loss)
+                self.batch += 1
+                bar.update()
+                bar.set_postfix(loss=f"{loss:.3f}", tok_s=f"{sum(lengths[i] for i in indices) / seconds:.0f}")
+                if self.batch % self.config.save_every == 0:
+                    self._save()
+            self.epoch, self.batch = self.epoch + 1, 0
+            mean_loss = math.fsum(self.losses) / len(self.documents)
+            self.losses = []
+            self.history[self.epoch] = {"loss": mean_loss, "seconds": self.seconds, **self.evaluate(self.epoch)}
+            self._save()
+        bar.close()
+        return self.history
+
+    def _update(self, rows: Sequence[Encoded]) -> float:
+        """One optimizer step on these documents; returns the mean weighted loss over them."""
+        step = self.epoch * self.steps_per_epoch + self.batch
+        torch.manual_seed(derive_seed(self.seed, step))  # dropout, the same after a resume
+        rate = learning_rate(self.config, step, self.config.epochs * self.steps_per_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.model.train()
+        self.optimizer.zero_grad()
+        total = 0.0
+        for start in range(0, len(rows), self.config.micro_batch_size):
+            part = rows[start : start + self.config.micro_batch_size]
+            loss = self._loss(part) * (len(part) / len(rows))
+            self.accelerator.backward(loss)
+            total += float(loss.detach())
+        if not math.isfinite(total):
+            raise UserError(
+                f"the loss is {total} at update {step + 1}; lower --adapt.lr or pass --model.precision fp32. "
+                f"What was done before is kept in {self.state_file}"
+            )
+        self.accelerator.clip_grad_norm_(self.trainable.values(), self.config.clip_norm)
+        self.optimizer.step()
+        return total
+
+    def _loss(self, rows: Sequence[Encoded]) -> Tensor:
+        batch = collate(rows, self.pad_id).to(next(iter(self.trainable.values())).device)
+        logits = self.model(**batch.inputs()).logits
+        weights = self.weigh(batch)[:, 1:].to(logits.device)
+        return weighted_mean(token_nll(logits, batch.input_ids), weights, target_mask(batch.attention_mask))
+
+    def _save(self) -> None:
+        tensors = {f"theta/{name}": value for name, value in self.trainable.items()}
+        values = {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "losses": self.losses,
+            "losses_by_step": self.losses_by_step,
+            "seconds": self.seconds,
+            "history": json.dumps(self.history),
+        }
+        save_state(self.state_file, tensors | optimizer_tensors(self.optimizer), values)
+
+    def _resume(self) -> None:
+        if not self.state_file.exists():
+            return
+        tensors, values = load_state(self.state_file)
+        saved = {name.removeprefix("theta/"): value for name, value in tensors.items() if name.startswith("theta/")}
+        load_parameters(self.trainable, saved, self.state_file)
+        load_optimizer(self.optimizer, tensors)
+        self.epoch, self.batch, self.losses = values["epoch"], values["batch"], values["losses"]
+        self.losses_by_step, self.seconds = values["losses_by_step"], values["seconds"]
+        self.history = {int(epoch): entry for epoch, entry in json.loads(values["history"]).items()}
+        if not self.quiet:
+            tqdm.write(f"resuming at epoch {self.epoch}, batch {self.batch} from {self.state_file}")

@@ -1,0 +1,151 @@
+"""LAMA-ckl (TAALM, section 4): which files to read, and every number that is reported."""
+
+import os
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from taalm.benchmarks.lama_ckl_split import SplitConfig, make_split
+from taalm.errors import UserError
+from taalm.facts import Fact, read_facts
+from taalm.scoring import ProbeScore, encode_probe, score_probes
+from taalm.text import pad_token
+
+SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample" / "lama_ckl"
+
+
+def data_folder(data: str, model: str) -> Path:
+    """The folder of split files: `data`, else TAALM_DATA, else the sample set.
+
+    A folder with raw rows (LAMA_ckl/) is split for `model` at the first use.
+    """
+    named = data or os.environ.get("TAALM_DATA", "")
+    folder = Path(named) if named else SAMPLE
+    if not folder.is_dir():
+        raise UserError(f"{'--data' if data else 'TAALM_DATA'} {named}: no such folder")
+    if (folder / "LAMA_ckl").is_dir():
+        return make_split(SplitConfig(data=str(folder), model=model))
+    return folder
+
+
+def facts_file(given: str, folder: Callable[[], Path], name: str) -> list[Fact]:
+    """The facts of the file a flag names, else of `name`.jsonl in the data folder."""
+    return read_facts(given or folder() / f"{name}.jsonl")
+
+
+@dataclass(frozen=True)
+class ProbeSet:
+    """Facts to ask in one form, encoded once."""
+
+    facts: tuple[Fact, ...]
+    form: str
+    rows: tuple
+
+    @classmethod
+    def make(cls, tokenizer: Any, facts: Sequence[Fact], form: str) -> "ProbeSet":
+        return cls(tuple(facts), form, tuple(encode_probe(tokenizer, fact, form) for fact in facts))
+
+    def score(self, model: nn.Module, tokenizer: Any) -> list[ProbeScore]:
+        return score_probes(model, self.rows, pad_token(tokenizer))
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """The mean, or None of nothing."""
+    return statistics.fmean(values) if values else None
+
+
+def set_metrics(scores: Sequence[ProbeScore], name: str) -> dict[str, float | None]:
+    """acc_<name>, em_<name>, ppl_<name> (mean object NLL, as the published files call it) and its exp."""
+    nll = mean([score.nll for score in scores])
+    return {
+        f"acc_{name}": mean([score.accuracy for score in scores]),
+        f"em_{name}": mean([float(score.exact_match) for score in scores]),
+        f"ppl_{name}": nll,
+        f"exp_ppl_{name}": None if nll is None else 2.718281828459045**nll,
+    }
+
+
+def outcomes(probes: ProbeSet, scores: Sequence[ProbeScore]) -> dict[str, list[float]]:
+    """uuid -> [accuracy, NLL] of every probe."""
+    return {f.uuid: [s.accuracy, round(s.nll, 4)] for f, s in zip(probes.facts, scores, strict=True)}
+
+
+def macro_accuracy(facts: Sequence[Fact], accuracy: Mapping[str, float]) -> float | None:
+    """Accuracy averaged over (relation, object) pairs: a common answer counts once."""
+    groups = defaultdict(list)
+    for fact in facts:
+        groups[fact.relation_code, fact.object].append(accuracy[fact.uuid])
+    return mean([statistics.fmean(group) for group in groups.values()])
+
+
+def order_strata(facts: Sequence[Fact], accuracy: Mapping[str, float]) -> dict[str, float | None]:
+    """Accuracy where the document names the subject first, and where it names the object first."""
+    return {
+        "subject_first_acc": mean([accuracy[fact.uuid] for fact in facts if not fact.object_first()]),
+        "object_first_acc": mean([accuracy[fact.uuid] for fact in facts if fact.object_first()]),
+    }
+
+
+def relation_majority(facts: Sequence[Fact]) -> float:
+    """Share of facts answered by their relation's commonest object in this very set, without reading anything."""
+    objects = defaultdict(Counter)
+    for fact in facts:
+        objects[fact.relation_code][fact.object] += 1
+    return sum(counter.most_common(1)[0][1] for counter in objects.values()) / len(facts)
+
+
+def summary(history: Mapping[int, Mapping], facts: Sequence[Fact]) -> dict[str, Any]:
+    """Top Acc, Epoch, NF Acc, Total Knowledge; the final epoch's values; the honest ones of DESIGN 5 (final epoch)."""
+    top_epoch = max(history, key=lambda epoch: (history[epoch]["acc_changed"], -epoch))
+    top, last = history[top_epoch], history[max(history)]
+    accuracy = {uuid: outcome[0] for uuid, outcome in last["to_learn"].items()}
+    return {
+        "top_acc": top["acc_changed"],
+        "top_epoch": top_epoch,
+        "nf_acc": top["acc_unchanged"],
+        "nf_schematic_acc": top["acc_unchanged_schematic"],
+        "total": top["acc_changed"] + top["acc_unchanged"],
+        "final_acc": last["acc_changed"],
+        "final_nf_acc": last["acc_unchanged"],
+        "final_total": last["acc_changed"] + last["acc_unchanged"],
+        "best_total": max(entry["acc_changed"] + entry["acc_unchanged"] for entry in history.values()),
+        "macro_acc": macro_accuracy(facts, accuracy),
+        **order_strata(facts, accuracy),
+    }
+
+
+def framing(history: Mapping[int, Mapping], facts: Sequence[Fact]) -> dict[str, dict]:
+    """The rows that frame every table: the model as it was, and the relations' commonest objects."""
+    before = history[0]
+    return {
+        "do-nothing": {
+            "top_acc": before["acc_changed"],
+            "nf_acc": before["acc_unchanged"],
+            "nf_schematic_acc": before["acc_unchanged_schematic"],
+            "total": before["acc_changed"] + before["acc_unchanged"],
+        },
+        "relation-majority": {"top_acc": relation_majority(facts)},
+    }
+
+
+def read_knowledge(
+    halves: Sequence[Mapping[str, Mapping[str, float]]], members: Sequence[set[str]]
+) -> dict[str, float | None]:
+    """Accuracy on adapted facts minus accuracy on facts of the half whose documents were not seen, averaged over both.
+
+    `halves[i]` maps uuid -> accuracy after adapting on the facts `members[i]`.
+    """
+    seen = [mean([a for uuid, a in half.items() if uuid in part]) for half, part in zip(halves, members, strict=True)]
+    unseen = [
+        mean([a for uuid, a in half.items() if uuid not in part]) for half, part in zip(halves, members, strict=True)
+    ]
+    return {
+        "adapted_acc": mean(seen),
+        "unseen_acc": mean(unseen),
+        "read_knowledge": mean([s - u for s, u in zip(seen, unseen, strict=True)]),
+    }

@@ -1,0 +1,98 @@
+"""Atomic files and resumable state. A state is one safetensors file: tensors, and plain values as JSON in its header."""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from taalm.errors import UserError
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; renamed over it when the block ends well, removed when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    scratch = Path(name)
+    try:
+        yield scratch
+        with scratch.open("rb") as written:
+            os.fsync(written.fileno())
+        scratch.chmod(0o644)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file or none of it."""
+    try:
+        with atomic_path(path) as scratch:
+            scratch.write_bytes(data)
+    except OSError as error:
+        raise UserError(f"{path}: cannot write this file ({error.strerror or error})") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def save_state(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+    """Write tensors and JSON values into one file, atomically."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(plain, metadata={"values": json.dumps(values)}))
+
+
+def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_state` wrote. Raises UserError for a missing, truncated or foreign file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            values = json.loads((file.metadata() or {})["values"])
+            return {name: file.get_tensor(name) for name in file.keys()}, values  # noqa: SIM118
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such checkpoint") from None
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not a whole checkpoint of taalm ({error}); it may be truncated: delete it") from None
+
+
+def load_parameters(parameters: Mapping[str, Tensor], saved: Mapping[str, Tensor], path: Path) -> None:
+    """Copy saved values into parameters. Raises UserError where names or shapes differ: another model's checkpoint."""
+    missing, extra = sorted(set(parameters) - set(saved)), sorted(set(saved) - set(parameters))
+    shapes = [name for name in parameters if name in saved and parameters[name].shape != saved[name].shape]
+    if missing or extra or shapes:
+        example = (missing or extra or shapes)[0]
+        raise UserError(
+            f"{path}: the checkpoint of another model: {len(missing)} tensors missing, {len(extra)} unknown, "
+            f"{len(shapes)} of another shape (for example {example})"
+        )
+    with torch.no_grad():
+        for name, value in parameters.items():
+            value.copy_(saved[name])
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimizer's tensors by flat names `optimizer/<index>/<key>`."""
+    found = {}
+    for index, entries in optimizer.state_dict()["state"].items():
+        for key, value in entries.items():
+            found[f"optimizer/{index}/{key}"] = torch.as_tensor(value)
+    return found
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave; settings such as the learning rate stay the optimizer's own."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in saved.items():
+        if name.startswith("optimizer/"):
+            _, index, key = name.split("/")
+            state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

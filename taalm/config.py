@@ -1,0 +1,108 @@
+"""Command lines: dataclass defaults < preset or YAML file < flags. Unknown keys fail and name their nearest neighbour."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+
+from taalm.checkpoint import write_text
+from taalm.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+Config = TypeVar("Config")
+
+
+def preset_file(entry: str, preset: str) -> Path:
+    """configs/<entry>/<preset>.yaml. Raises UserError, listing the presets, for an unknown one."""
+    path = CONFIGS / entry / f"{preset}.yaml"
+    if not path.is_file():
+        known = sorted(found.stem for found in (CONFIGS / entry).glob("*.yaml"))
+        raise UserError(f"unknown preset {preset!r} for {entry}; the presets are {', '.join(known)}")
+    return path
+
+
+def make_parser(config: type, prog: str, presets: bool) -> ArgumentParser:
+    """A parser with a flag for every field of the dataclass; the fields' docstrings are its help."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(
+        prog=prog, description=(config.__doc__ or "").strip(), exit_on_error=False, allow_abbrev=False
+    )
+    parser.add_argument("--config", action="config", help="A YAML file with any of the fields below.")
+    if presets:
+        parser.add_argument("--preset", help="A file of configs/ by name; PRESET in the environment does the same.")
+    parser.add_class_arguments(config)
+    return parser
+
+
+def parse(config: type[Config], entry: str | None, arguments: Sequence[str], prog: str) -> Config:
+    """The dataclass `config` from a command line. `entry` is the folder of presets that belong to it, if any do.
+
+    Raises UserError for unknown keys, values of the wrong type, an unknown preset.
+    """
+    parser = make_parser(config, prog, presets=entry is not None)
+    first = [f"--config={preset_file(entry, _preset(arguments))}"] if entry else []
+    try:
+        values = parser.instantiate_classes(parser.parse_args([*first, *arguments]))
+    except ArgumentError as error:
+        raise UserError(_explain(str(error), parser)) from None
+    for name in ("config", "preset"):
+        values.pop(name, None)
+    return config(**vars(values))
+
+
+def _preset(arguments: Sequence[str]) -> str:
+    """The preset that the command line names (the last one counts), else PRESET, else the packaged model's."""
+    preset = os.environ.get("PRESET") or "smollm2-135m"
+    for index, argument in enumerate(arguments):
+        if argument == "--preset" or argument.startswith("--preset="):
+            preset = argument.partition("=")[2] or "".join(arguments[index + 1 : index + 2])
+    return preset
+
+
+def _explain(message: str, parser: ArgumentParser) -> str:
+    """The parser's message in one sentence, with the nearest flag for an unknown one."""
+    known = [option.removeprefix("--") for action in parser._actions for option in action.option_strings]
+    message = " ".join(message.split())
+    flag = re.search(r"unrecognized arguments: --([\w.-]+)", message)
+    nested = re.search(r"Group '([\w.-]+)' does not accept option '([\w.-]+)'", message)
+    top = re.search(r"(?:[Kk]ey|[Oo]ption) '([\w.-]+)'", message)
+    unknown = f"{nested[1]}.{nested[2]}" if nested else flag[1] if flag else top[1] if top else None
+    if unknown:
+        near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
+        hint = f"; did you mean --{near[0]}?" if near else ""
+        return f"unknown key --{unknown}{hint} (--help lists all keys)"
+    return message
+
+
+def save_config(config: Any, path: Path) -> None:
+    """Write the resolved configuration as YAML that --config reads again."""
+    write_text(path, yaml.safe_dump(plain(asdict(config)), sort_keys=False))
+
+
+def plain(value: Any) -> Any:
+    """Tuples and paths as YAML and JSON know them."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def run_entry(main: Callable[[list[str]], None]) -> None:
+    """Run an entry point: errors that the user can fix become one sentence on stderr and exit code 2."""
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,147 @@
+"""The Fact record of LAMA-ckl, its reader and its validator."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from taalm.errors import UserError
+
+FORMS = ("descriptive", "schematic")
+MASK = "[MASK]"
+TEXT_FIELDS = (
+    "relation_code",
+    "uuid",
+    "task_descriptive",
+    "task_schematic",
+    "subject",
+    "relation_label",
+    "object",
+    "masked_evidence",
+    "evidence",
+)
+
+Span = tuple[int, int]  # characters [start, end)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One row of LAMA-ckl (TAALM, section 4.1): a fact, the document that states it, and two probes for it."""
+
+    relation_code: str
+    uuid: str
+    task_descriptive: str
+    task_schematic: str
+    subject: str
+    relation_label: str
+    object: str
+    masked_evidence: str
+    evidence: str
+    position: float = 0.0
+    evidence_length: int = 0
+    invariant: bool = False
+    scores: dict = field(default_factory=dict)
+    where: str = field(default="", compare=False)  # "file:line", for messages
+
+    def probe(self, form: str) -> str:
+        """The sentence that states the fact, `descriptive` or `schematic`."""
+        return self.task_descriptive if form == "descriptive" else self.task_schematic
+
+    def answer_span(self, form: str) -> Span:
+        """Characters of the object in the probe: the end of the schematic form, else outside the subject."""
+        probe = self.probe(form)
+        if form == "schematic" and probe.endswith(self.object):
+            return len(probe) - len(self.object), len(probe)
+        outside = [span for span in occurrences(probe, self.object) if not _inside_subject(probe, self.subject, span)]
+        if not outside:
+            raise UserError(f"{self.where}: the object {self.object!r} does not occur in task_{form} {probe!r}")
+        return outside[-1]
+
+    def object_span(self) -> Span:
+        """Characters of the object in the document, at the place of [MASK]."""
+        start = self.masked_evidence.index(MASK)
+        return start, start + len(self.object)
+
+    def object_first(self) -> bool:
+        """Whether the document names the object before it names the subject (every probe asks subject -> object)."""
+        subject = self.evidence.find(self.subject)
+        return subject < 0 or self.object_span()[0] < subject
+
+    def to_row(self) -> dict:
+        row = asdict(self)
+        del row["where"]
+        return row
+
+
+def occurrences(text: str, part: str) -> list[Span]:
+    """All places of `part` in `text`, overlapping ones included."""
+    found, start = [], text.find(part)
+    while start >= 0:
+        found.append((start, start + len(part)))
+        start = text.find(part, start + 1)
+    return found
+
+
+def _inside_subject(probe: str, subject: str, span: Span) -> bool:
+    start = probe.find(subject)
+    return start >= 0 and start < span[1] and span[0] < start + len(subject)
+
+
+def fact_from_row(row: object, where: str) -> Fact:
+    """Check one row and make a Fact of it; `where` names the row in messages.
+
+    Raises UserError: a field is missing or not text, the document is empty, [MASK] is not where the object is,
+    or a probe does not contain the object.
+    """
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: expected a JSON object, found {type(row).__name__}")
+    for name in TEXT_FIELDS:
+        if name not in row:
+            raise UserError(f"{where}: the field {name!r} is missing")
+        if not isinstance(row[name], str):
+            raise UserError(f"{where}: the field {name!r} must be text, found {row[name]!r}")
+        if not row[name].strip():
+            what = "the document (field 'evidence') is empty" if name == "evidence" else f"the field {name!r} is empty"
+            raise UserError(f"{where}: {what}")
+    if row["masked_evidence"].count(MASK) != 1:
+        raise UserError(f"{where}: masked_evidence must contain {MASK} exactly once")
+    if row["masked_evidence"].replace(MASK, row["object"]) != row["evidence"]:
+        raise UserError(f"{where}: masked_evidence with {MASK} replaced by the object is not the evidence")
+    known = {name: row[name] for name in Fact.__dataclass_fields__ if name in row and name != "where"}
+    fact = Fact(**known, where=where)
+    for form in FORMS:
+        fact.answer_span(form)
+    return fact
+
+
+def read_jsonl(path: str | Path) -> Iterable[tuple[str, object]]:
+    """Yield ("file:line", value) for every non-blank line. Raises UserError for a missing file or a broken line."""
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                where = f"{path}:{number}"
+                try:
+                    yield where, json.loads(line)
+                except (json.JSONDecodeError, RecursionError) as error:
+                    raise UserError(f"{where}: not valid JSON ({error})") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot read this file ({error.strerror or error})") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def read_facts(path: str | Path) -> list[Fact]:
+    """Read a JSONL file of LAMA-ckl rows. Raises UserError with file and line for anything that is wrong."""
+    facts, seen = [], {}
+    for where, row in read_jsonl(path):
+        fact = fact_from_row(row, where)
+        if fact.uuid in seen:
+            raise UserError(f"{where}: uuid {fact.uuid!r} occurs already at {seen[fact.uuid]}")
+        seen[fact.uuid] = where
+        facts.append(fact)
+    if not facts:
+        raise UserError(f"{path}: holds no facts")
+    return facts

@@ -1,0 +1,1 @@
+"""Meta-learning of token weights: the inner step, its hypergradient, the outer loop."""

@@ -1,0 +1,211 @@
+"""d task loss(theta') / d weights, three ways that give the same numbers (DESIGN 3).
+
+theta' comes from theta by `warmup_steps` AdamW steps (not differentiated) and K differentiated ones on the weighted
+document loss. Letters: B documents, T tokens; parameters are dicts of theta's trainable tensors.
+
+- double_backward: create_graph=True through the K steps; the reference. Memory grows with K.
+- jvp (default): the adjoint recursion below; q by one forward-mode pass a step, exact.
+- finite_difference: the same recursion, derivatives along u by central differences.
+
+The recursion goes backwards over the steps with adjoints of theta and both moments (theta_bar = d task / d theta'):
+    m_bar += theta_bar * d theta'/d m'     v_bar += theta_bar * d theta'/d v'
+    u = (1 - b1) m_bar + 2 (1 - b2) g * v_bar
+    q_t += d/deps l_t(theta + eps u)       Hu = d/deps grad L(theta + eps u)
+    theta_bar <- decay * theta_bar + Hu    m_bar <- b1 m_bar    v_bar <- b2 v_bar
+and d task / d w = d/dw weighted_mean(q, w): the adjoint of g is u, and u . grad L(w) is the weighted mean of u . grad l_t.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+from taalm.errors import UserError
+from taalm.losses import weighted_mean
+from taalm.meta.inner import AdamW, AdamWState, Tensors
+
+TokenLosses = Callable[[Tensors], Tensor]  # parameters -> l_t, (B, T-1)
+TaskLoss = Callable[[Tensors], Tensor]  # parameters -> scalar
+
+
+@dataclass(frozen=True)
+class InnerProblem:
+    """Everything that theta' depends on, and the loss that judges it."""
+
+    token_losses: TokenLosses
+    task_loss: TaskLoss
+    mask: Tensor  # (B, T-1), m_t
+    optimizer: AdamW
+    warmup_steps: int
+    steps: int
+
+    def inner_loss(self, parameters: Tensors, weights: Tensor) -> Tensor:
+        return weighted_mean(self.token_losses(parameters), weights, self.mask)
+
+
+class Hypergradient(NamedTuple):
+    """The task loss at theta' and its gradient with respect to the weights, (B, T-1)."""
+
+    task_loss: Tensor
+    weight_gradient: Tensor
+
+
+class Step(NamedTuple):
+    """What the backward recursion needs of one differentiated step."""
+
+    parameters: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+    state: AdamWState  # after this step's gradient
+
+
+def _grad(loss: Tensor, parameters: Tensors, create_graph: bool = False) -> dict[str, Tensor]:
+    found = torch.autograd.grad(loss, list(parameters.values()), create_graph=create_graph, materialize_grads=True)
+    return dict(zip(parameters, found, strict=True))
+
+
+def _leaves(parameters: Tensors) -> dict[str, Tensor]:
+    """Fresh leaves with the same values; `detach` alone would share requires_grad with nothing but storage with theta."""
+    return {name: value.detach().requires_grad_() for name, value in parameters.items()}
+
+
+def _run(problem: InnerProblem, theta: Tensors, weights: Tensor) -> tuple[dict[str, Tensor], AdamWState, list[Step]]:
+    """All inner steps without a graph: theta', the last state, and the record of the differentiated steps."""
+    parameters, state, record = dict(theta), problem.optimizer.init(theta), []
+    for index in range(problem.warmup_steps + problem.steps):
+        leaves = _leaves(parameters)
+        gradients = _grad(problem.inner_loss(leaves, weights), leaves)
+        before = {name: value.detach() for name, value in leaves.items()}
+        parameters, state = problem.optimizer.update(gradients, state, before)
+        if index >= problem.warmup_steps:
+            record.append(Step(before, gradients, state))
+    return parameters, state, record
+
+
+def adapt(problem: InnerProblem, theta: Tensors, weights: Tensor) -> dict[str, Tensor]:
+    """theta' after the warm-up and the K steps, without any graph."""
+    return _run(problem, theta, weights.detach())[0]
+
+
+def double_backward(problem: InnerProblem, theta: Tensors, weights: Tensor) -> Hypergradient:
+    """The reference: differentiate through the gradients of the K steps."""
+    warm = InnerProblem(
+        problem.token_losses, problem.task_loss, problem.mask, problem.optimizer, problem.warmup_steps, 0
+    )
+    start, state, _ = _run(warm, theta, weights.detach())
+    parameters: Tensors = _leaves(start)
+    leaf_weights = weights.detach().requires_grad_()
+    with sdpa_kernel(SDPBackend.MATH):
+        for _ in range(problem.steps):
+            gradients = _grad(problem.inner_loss(parameters, leaf_weights), parameters, create_graph=True)
+            parameters, state = problem.optimizer.update(gradients, state, parameters)
+        task = problem.task_loss(parameters)
+        (gradient,) = torch.autograd.grad(task, leaf_weights)
+    return Hypergradient(task.detach(), gradient)
+
+
+class _PlainSilu(TorchFunctionMode):
+    """silu(x) as x sigmoid(x): torch has no forward-mode rule for silu's backward."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (F.silu, torch._C._nn.silu):
+            return args[0] * torch.sigmoid(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+def _forward_mode(
+    problem: InnerProblem, step: Step, weights: Tensor, direction: Tensors, curvature: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """q (B, T-1) along `direction`, and H u where wanted, by one forward-mode pass."""
+    with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+        if not curvature:
+            with torch.no_grad():
+                duals = {n: forward_ad.make_dual(p.detach(), direction[n]) for n, p in step.parameters.items()}
+                return forward_ad.unpack_dual(problem.token_losses(duals)).tangent, {}
+        duals = {n: forward_ad.make_dual(p, direction[n]) for n, p in _leaves(step.parameters).items()}
+        with _PlainSilu():
+            losses = problem.token_losses(duals)
+        gradients = _grad(weighted_mean(losses, weights, problem.mask), duals)
+        q = forward_ad.unpack_dual(losses).tangent.detach()
+        return q, {n: forward_ad.unpack_dual(g).tangent.detach() for n, g in gradients.items()}
+
+
+FD_SCALE = 0.01  # of the relative size of a central-difference step; DESIGN 8 measured 4e-3 error in float32
+
+
+def _central_differences(
+    problem: InnerProblem, step: Step, weights: Tensor, direction: Tensors, curvature: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """As `_forward_mode`, from two evaluations at theta +- eps u."""
+    norm = torch.stack([u.norm() for u in direction.values()]).norm()
+    scale = FD_SCALE if norm.dtype == torch.float32 else FD_SCALE / 100
+    eps = scale / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+    losses, gradients = [], []
+    for sign in (1, -1):
+        shifted = {name: p + sign * eps * direction[name] for name, p in step.parameters.items()}
+        if curvature:
+            leaves = _leaves(shifted)
+            values = problem.token_losses(leaves)
+            gradients.append(_grad(weighted_mean(values, weights, problem.mask), leaves))
+        else:
+            with torch.no_grad():
+                values = problem.token_losses(shifted)
+        losses.append(values.detach())
+    q = (losses[0] - losses[1]) / (2 * eps)
+    if not curvature:
+        return q, {}
+    return q, {name: (gradients[0][name] - gradients[1][name]) / (2 * eps) for name in direction}
+
+
+def _adjoint(directional: Callable) -> Callable[[InnerProblem, Tensors, Tensor], Hypergradient]:
+    """The hypergradient by the backward recursion, with `directional` for derivatives along u."""
+
+    def hypergradient(problem: InnerProblem, theta: Tensors, weights: Tensor) -> Hypergradient:
+        weights = weights.detach()
+        final, _, record = _run(problem, theta, weights)
+        leaves = _leaves(final)
+        task = problem.task_loss(leaves)
+        theta_bar = _grad(task, leaves)
+        del leaves, final
+        optimizer, (b1, b2) = problem.optimizer, problem.optimizer.betas
+        m_bar = {name: torch.zeros_like(value) for name, value in theta_bar.items()}
+        v_bar = dict(m_bar)
+        influence = torch.zeros_like(weights)
+        while record:
+            step = record.pop()
+            u = {}
+            for name, bar in theta_bar.items():
+                slope = optimizer.derivatives(step.state, name)
+                m_bar[name] = m_bar[name] + bar * slope.m
+                v_bar[name] = v_bar[name] + bar * slope.v
+                u[name] = (1 - b1) * m_bar[name] + 2 * (1 - b2) * step.gradients[name] * v_bar[name]
+            q, hessian_u = directional(problem, step, weights, u, curvature=bool(record))
+            influence = influence + q
+            if record:
+                theta_bar = {name: optimizer.decay * bar + hessian_u[name] for name, bar in theta_bar.items()}
+                m_bar = {name: b1 * value for name, value in m_bar.items()}
+                v_bar = {name: b2 * value for name, value in v_bar.items()}
+        leaf_weights = weights.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(weighted_mean(influence, leaf_weights, problem.mask), leaf_weights)
+        return Hypergradient(task.detach(), gradient)
+
+    return hypergradient
+
+
+HYPERGRADIENTS: dict[str, Callable[[InnerProblem, Tensors, Tensor], Hypergradient]] = {
+    "double_backward": double_backward,
+    "jvp": _adjoint(_forward_mode),
+    "finite_difference": _adjoint(_central_differences),
+}
+
+
+def get_hypergradient(name: str) -> Callable[[InnerProblem, Tensors, Tensor], Hypergradient]:
+    """The estimator of that name. Raises UserError, listing the names, for an unknown one."""
+    if name not in HYPERGRADIENTS:
+        raise UserError(f"--hypergradient {name}: unknown; there are {', '.join(HYPERGRADIENTS)}")
+    return HYPERGRADIENTS[name]

@@ -1,0 +1,75 @@
+"""What phi has learned: where its weights fall on documents, and what a step with them does to the task."""
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from taalm.facts import Fact
+from taalm.meta.problem import Lesson, Theta
+from taalm.models.train_attention import TrainAttention
+from taalm.text import Batch
+
+
+def object_ratios(weights: Tensor, batch: Batch) -> Tensor:
+    """Mean weight of the object's tokens over the mean weight of all real targets, per document: (B, T) -> (B,)."""
+    real = batch.attention_mask.clone()
+    real[:, 1:] *= batch.attention_mask[:, :-1]
+    real[:, 0] = 0
+    chosen = batch.answer * real
+
+    def mean(mask: Tensor) -> Tensor:
+        return (weights * mask).sum(1) / mask.sum(1)
+
+    return mean(chosen) / mean(real)
+
+
+def uncommon(facts: Sequence[Fact]) -> list[bool]:
+    """Whether each fact's object is not the commonest one of its relation among these facts."""
+    counts: dict[str, Counter] = {}
+    for fact in facts:
+        counts.setdefault(fact.relation_code, Counter())[fact.object] += 1
+    return [counts[fact.relation_code].most_common(1)[0][0] != fact.object for fact in facts]
+
+
+def quartiles(values: Sequence[float]) -> dict[str, float]:
+    """Lower quartile, median, upper quartile."""
+    if len(values) < 2:
+        return dict.fromkeys(("q1", "median", "q3"), values[0] if values else float("nan"))
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {"q1": low, "median": middle, "q3": high}
+
+
+@torch.no_grad()
+def observe_weights(phi: TrainAttention, documents: Sequence[Batch], facts: Sequence[Sequence[Fact]]) -> dict:
+    """Object-to-mean weight ratios over batches of documents and their facts, and the mean logit.
+
+    A document whose object was cut off has no ratio and is counted under `without_object`.
+    """
+    ratios: list[float] = []
+    logit_sum = tokens = 0.0
+    for batch in documents:
+        logits = phi.logits(batch.input_ids, batch.attention_mask)
+        ratios += object_ratios(phi.to_weights(logits, batch.attention_mask), batch).tolist()
+        logit_sum += float((logits * batch.attention_mask).sum())
+        tokens += float(batch.attention_mask.sum())
+    flat = [fact for group in facts for fact in group]
+    rare = [ratio for ratio, is_rare in zip(ratios, uncommon(flat), strict=True) if is_rare]
+    present = [ratio for ratio in ratios if ratio == ratio]
+    return {
+        "documents": len(ratios),
+        "without_object": len(ratios) - len(present),
+        "object_ratio": quartiles(present),
+        "object_ratio_uncommon": quartiles([ratio for ratio in rare if ratio == ratio]),
+        "mean_logit": logit_sum / tokens,
+    }
+
+
+def post_step_losses(theta: Theta, lessons: Sequence[Lesson], weights: Sequence[Tensor]) -> float:
+    """Mean task loss over lessons after learning each with its weights (B, T)."""
+    total = sum(
+        theta.post_step_loss(lesson, value[:, 1:]) * len(value) for lesson, value in zip(lessons, weights, strict=True)
+    )
+    return total / sum(len(value) for value in weights)

@@ -1,0 +1,126 @@
+"""theta in the meta-loop: from a batch of documents and probes to post-step losses and hypergradients."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from taalm.losses import target_mask, token_nll
+from taalm.meta.hypergradient import Hypergradient, InnerProblem, adapt
+from taalm.meta.inner import InnerConfig, Tensors, make_adamw
+from taalm.meta.objectives import ObjectiveConfig, objective
+from taalm.models.prefix import FrozenPrefix
+from taalm.text import Batch
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Documents with a probe each, all of B rows, and what the optional terms of the objective are judged on."""
+
+    documents: Batch
+    probes: Batch
+    unrelated: Batch | None = None  # a probe of another fact for each document
+    retained: Batch | None = None  # plain text or probes of known facts, any number of rows
+
+    def row(self, index: int) -> "Lesson":
+        unrelated = self.unrelated.row(index) if self.unrelated is not None else None
+        return Lesson(self.documents.row(index), self.probes.row(index), unrelated, self.retained)
+
+
+class Theta:
+    """The base model as a function of its trainable parameters. It is never changed: theta_0 is a copy."""
+
+    def __init__(self, model: nn.Module, inner: InnerConfig, task: ObjectiveConfig):
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0  # every pass must see the same function; eval() is not safe on 4-bit weights
+        self.model, self.inner, self.task = model, inner, task
+        self.theta_0 = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        self.optimizer = make_adamw(inner)
+        self.prefix = FrozenPrefix(model)
+        self._prefix_works: bool | None = None  # known after the first batch
+
+    def logits(self, parameters: Tensors, batch: Batch, **options: Any) -> Tensor:
+        """theta's logits with these parameters, (B, T, V); the model itself is not changed."""
+        inputs: dict[str, Any] = {**batch.inputs(), **options}
+        if batch.states is None:
+            return functional_call(self.model, dict(parameters), kwargs=inputs).logits
+        inputs["inputs_embeds"] = batch.states
+        del inputs["input_ids"]
+        with self.prefix.skipped():
+            return functional_call(self.model, dict(parameters), kwargs=inputs).logits
+
+    def prepare(self, lesson: Lesson) -> Lesson:
+        """The lesson with the states of theta's frozen layers, where there are such layers."""
+        if self._prefix_works is None:
+            self._prefix_works = self.prefix.works(lesson.probes)
+        if not self._prefix_works:
+            return lesson
+
+        def with_states(batch: Batch | None) -> Batch | None:
+            return batch and replace(batch, states=self.prefix.states(batch))
+
+        parts = (lesson.documents, lesson.probes, lesson.unrelated, lesson.retained)
+        return Lesson(*map(with_states, parts))
+
+    def problem(self, lesson: Lesson) -> InnerProblem:
+        """The inner problem of learning this lesson's documents in one theta'."""
+        documents = lesson.documents
+
+        def token_losses(parameters: Tensors) -> Tensor:
+            return token_nll(self.logits(parameters, documents), documents.input_ids)
+
+        return InnerProblem(
+            token_losses=token_losses,
+            task_loss=objective(self.logits, self.task, self.theta_0, lesson.probes, lesson.unrelated, lesson.retained),
+            mask=target_mask(documents.attention_mask),
+            optimizer=self.optimizer,
+            warmup_steps=self.inner.warmup_steps,
+            steps=self.inner.steps,
+        )
+
+    def _parts(self, lesson: Lesson, weights: Tensor) -> Iterator[tuple[slice | int, Tensor, Lesson, Tensor]]:
+        """One part per theta': (row, where its real targets are, its lesson, its weights (b, t-1))."""
+        if self.inner.mode == "joint":
+            yield slice(None), torch.ones_like(weights[0], dtype=torch.bool), lesson, weights
+            return
+        for index in range(len(weights)):
+            real = lesson.documents.attention_mask[index].bool()
+            first = int(real.nonzero()[0])
+            targets = real[1:].clone()
+            targets[:first] = False  # the first real token is not a target of its own document
+            yield index, targets, lesson.row(index), weights[index, targets][None]
+
+    def hypergradient(
+        self, estimator: Callable[[InnerProblem, Tensors, Tensor], Hypergradient], lesson: Lesson, weights: Tensor
+    ) -> Hypergradient:
+        """Mean post-step task loss over the documents and its gradient by the weights (B, T-1)."""
+        gradient, losses = torch.zeros_like(weights), []
+        parts = list(self._parts(self.prepare(lesson), weights.detach()))
+        for row, targets, part, part_weights in parts:
+            found = estimator(self.problem(part), self.theta_0, part_weights)
+            scaled = found.weight_gradient / len(parts)
+            if isinstance(row, int):
+                gradient[row, targets] = scaled[0]
+            else:
+                gradient = scaled
+            losses.append(found.task_loss)
+        return Hypergradient(torch.stack(losses).mean(), gradient)
+
+    def post_step_loss(self, lesson: Lesson, weights: Tensor) -> float:
+        """Mean task loss over the documents after learning them with these weights (B, T-1)."""
+        losses = []
+        for _, _, part, part_weights in self._parts(self.prepare(lesson), weights.detach()):
+            problem = self.problem(part)
+            with torch.no_grad():
+                losses.append(problem.task_loss(adapt_with_gradients(problem, self.theta_0, part_weights)))
+        return float(torch.stack(losses).mean())
+
+
+def adapt_with_gradients(problem: InnerProblem, theta: Tensors, weights: Tensor) -> dict[str, Tensor]:
+    """`adapt` from inside a no_grad block."""
+    with torch.enable_grad():
+        return adapt(problem, theta, weights)

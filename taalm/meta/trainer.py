@@ -1,0 +1,259 @@
+"""The outer loop: phi learns from hypergradients, theta goes back to theta_0 after every step (TAALM, section 3.2)."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from taalm.checkpoint import load_optimizer, load_parameters, load_state, optimizer_tensors, save_state, write_text
+from taalm.errors import UserError
+from taalm.facts import Fact
+from taalm.meta.hypergradient import get_hypergradient
+from taalm.meta.observe import observe_weights, post_step_losses
+from taalm.meta.problem import Lesson, Theta
+from taalm.models.train_attention import TrainAttention
+from taalm.scoring import encode_probe
+from taalm.seeds import derive_seed
+from taalm.text import Batch, Encoded, by_length, collate, encode, pad_token, shuffled_buckets
+from taalm.weighters import get_weighter
+
+
+@dataclass
+class OuterConfig:
+    """The outer loop: how phi trains."""
+
+    steps: int = 60
+    """Outer steps."""
+    batch_size: int = 8
+    """Documents per outer step."""
+    lr: float = 5e-4
+    """AdamW learning rate of phi's LoRA."""
+    head_lr: float = 2e-3
+    """AdamW learning rate of phi's head."""
+    warmup_steps: int = 5
+    """Linear warm-up of both learning rates, in outer steps."""
+    weight_decay: float = 0.0
+    """AdamW decoupled weight decay."""
+    clip_norm: float = 1.0
+    """phi's gradient is scaled down to this norm."""
+    anchor: float = 0.0
+    """Weight of the mean squared logit: no collapse onto a token, no sinking of all weights (docs/method.md)."""
+    hypergradient: str = "jvp"
+    """double_backward, jvp or finite_difference."""
+    max_length: int = 512
+    """Documents are cut to this many tokens."""
+    eval_every: int = 20
+    """Observe phi on the validation facts every so many steps; 0: only at the end."""
+    save_every: int = 10
+    """Write the resumable state every so many steps."""
+
+
+class Lessons:
+    """Encoded facts of one file, handed out as lessons."""
+
+    def __init__(
+        self, tokenizer: Any, facts: Sequence[Fact], form: str, max_length: int, device: torch.device,
+        retained: Sequence[Encoded] = (), needs_unrelated: bool = False,
+    ):  # fmt: skip
+        self.facts, self.pad_id, self.device = list(facts), pad_token(tokenizer), device
+        self.documents = [encode(tokenizer, f.evidence, f.object_span(), max_length) for f in self.facts]
+        self.probes = [encode_probe(tokenizer, fact, form) for fact in self.facts]
+        self.lengths = [len(row) for row in self.documents]
+        self.retained, self.needs_unrelated = list(retained), needs_unrelated
+
+    def collate(self, rows: Sequence[Encoded]) -> Batch:
+        return collate(rows, self.pad_id).to(self.device)
+
+    def lesson(self, indices: Sequence[int], number: int = 0) -> Lesson:
+        """The facts `indices` as one lesson; `number` chooses the unrelated probes and the retained rows."""
+        unrelated = retained = None
+        if self.needs_unrelated:
+            unrelated = self.collate([self.probes[self._unrelated(index, number)] for index in indices])
+        if self.retained:
+            start = number * len(indices)
+            chosen = [self.retained[(start + offset) % len(self.retained)] for offset in range(len(indices))]
+            retained = self.collate(chosen)
+        documents = self.collate([self.documents[index] for index in indices])
+        return Lesson(documents, self.collate([self.probes[index] for index in indices]), unrelated, retained)
+
+    def _unrelated(self, index: int, number: int) -> int:
+        """Another fact that shares neither subject nor object nor document with fact `index`."""
+        fact = self.facts[index]
+        for offset in range(1, len(self.facts)):
+            other = (index + number + offset) % len(self.facts)
+            candidate = self.facts[other]
+            if {candidate.subject, candidate.object}.isdisjoint((fact.subject, fact.object)) and (
+                candidate.evidence != fact.evidence
+            ):
+                return other
+        raise UserError("the restriction term needs facts that share neither subject nor object; the file has none")
+
+    def in_batches(self, batch_size: int) -> list[list[int]]:
+        return by_length(self.lengths, batch_size)
+
+
+class MetaTrainer:
+    """Trains phi. One JSON line per step goes to `<folder>/log.jsonl`, the state to `<folder>/state.safetensors`."""
+
+    def __init__(
+        self, theta: Theta, phi: TrainAttention, train: Lessons, valid: Lessons | None, config: OuterConfig,
+        folder: Path, seed: int, quiet: bool = False,
+    ):  # fmt: skip
+        self.theta, self.phi, self.train, self.valid, self.config = theta, phi, train, valid, config
+        self.folder, self.seed, self.quiet = folder, seed, quiet
+        self.estimate = get_hypergradient(config.hypergradient)
+        head = [p for n, p in phi.trainable().items() if n.startswith("head")]
+        body = [p for n, p in phi.trainable().items() if not n.startswith("head")]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": body, "lr": config.lr}, {"params": head, "lr": config.head_lr}],
+            weight_decay=config.weight_decay,
+        )
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.step, self.bad_in_a_row, self.skipped, self.seconds = 0, 0, 0, 0.0
+        self.log: list[dict] = []
+
+    def run(self) -> dict:
+        """Train to the last step, resuming where a state lies; returns the last observation on the validation facts."""
+        self.resume()
+        bar = tqdm(total=self.config.steps, initial=self.step, desc="phi", disable=self.quiet or None, unit="step")
+        observed: dict = {}
+        batches = self._batches()
+        while self.step < self.config.steps:
+            entry = self.outer_step(self.train.lesson(next(batches), self.step))
+            bar.update()
+            bar.set_postfix(task=f"{entry['task_loss']:.3f}", tok_s=f"{entry['tokens_per_s']:.0f}")
+            last = self.step == self.config.steps
+            if self.valid and (last or (self.config.eval_every and self.step % self.config.eval_every == 0)):
+                observed = self.observe(self.valid)
+                entry["valid"] = observed
+                if not self.quiet:
+                    ratio = observed["object_ratio"]
+                    bar.write(
+                        f"step {self.step}: object-to-mean weight ratio on the validation facts, median "
+                        f"{ratio['median']:.1f} (quartiles {ratio['q1']:.1f}, {ratio['q3']:.1f})"
+                    )
+            self.log.append(entry)
+            if last or self.step % self.config.save_every == 0:
+                self.save()
+        bar.close()
+        return observed or next((e["valid"] for e in reversed(self.log) if "valid" in e), {})
+
+    def _batches(self) -> Iterator[list[int]]:
+        """Batches from the current step on; every epoch has an order of its own."""
+        per_epoch = -(-len(self.train.facts) // self.config.batch_size)
+        epoch, done = divmod(self.step, per_epoch)
+        while True:
+            order = shuffled_buckets(self.train.lengths, self.config.batch_size, derive_seed(self.seed, epoch))
+            yield from order[done:]
+            epoch, done = epoch + 1, 0
+
+    def outer_step(self, lesson: Lesson) -> dict:
+        """One update of phi; returns what is logged."""
+        started = time.perf_counter()
+        torch.manual_seed(derive_seed(self.seed, self.step))  # phi's dropout, the same after a resume
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
+        self.phi.train()
+        documents = lesson.documents
+        logits = self.phi.logits(documents.input_ids, documents.attention_mask)
+        weights = self.phi.to_weights(logits, documents.attention_mask)[:, 1:]
+        found = self.theta.hypergradient(self.estimate, lesson, weights)
+        surrogate = (found.weight_gradient * weights).sum() + self.config.anchor * self._squared_logits(
+            logits, documents
+        )
+        norm = self._update(surrogate, found.task_loss)
+        self.step += 1
+        seconds = time.perf_counter() - started
+        self.seconds += seconds
+        with torch.no_grad():
+            mean_weight = float(weights.sum() / documents.attention_mask[:, 1:].sum())
+            mean_logit = float((logits * documents.attention_mask).sum() / documents.attention_mask.sum())
+        return {
+            "step": self.step,
+            "task_loss": float(found.task_loss),
+            "gradient_norm": norm,
+            "mean_weight": mean_weight,
+            "mean_logit": mean_logit,
+            "skipped": self.skipped,
+            "seconds": seconds,
+            "tokens_per_s": float(documents.attention_mask.sum()) / seconds,
+        }
+
+    @staticmethod
+    def _squared_logits(logits: Tensor, documents: Batch) -> Tensor:
+        mask = documents.attention_mask
+        return ((logits.square() * mask).sum(1) / mask.sum(1)).mean()
+
+    def _update(self, surrogate: Tensor, task_loss: Tensor) -> float:
+        """Step phi unless something is not finite. Raises UserError at the fifth bad step in a row."""
+        self.optimizer.zero_grad()
+        surrogate.backward()
+        norm = torch.nn.utils.clip_grad_norm_(list(self.phi.trainable().values()), self.config.clip_norm)
+        if torch.isfinite(norm) and torch.isfinite(task_loss):
+            self.optimizer.step()
+            self.bad_in_a_row = 0
+        else:
+            self.skipped += 1
+            self.bad_in_a_row += 1
+            if self.bad_in_a_row == 5:
+                raise UserError(
+                    f"five outer steps in a row gave a gradient that is not finite (last at step {self.step + 1}, task "
+                    f"loss {float(task_loss)}); lower --inner.lr or --outer.lr, or pass --theta.precision fp32. "
+                    f"The state before them is in {self.folder}"
+                )
+        return float(norm)
+
+    def observe(self, lessons: Lessons) -> dict:
+        """Where phi's weights fall on these facts."""
+        self.phi.eval()
+        batches = lessons.in_batches(self.config.batch_size)
+        return observe_weights(
+            self.phi,
+            [lessons.lesson(indices).documents for indices in batches],
+            [[lessons.facts[index] for index in indices] for indices in batches],
+        )
+
+    def judge(self, lessons: Lessons, weighters: Sequence[str] = ("train_attention", "uniform", "oracle")) -> dict:
+        """The mean task loss on these facts after learning their documents, with each weighter's weights."""
+        self.phi.eval()
+        held = [lessons.lesson(indices) for indices in lessons.in_batches(self.config.batch_size)]
+        losses = {}
+        for name in weighters:
+            weigh = get_weighter(name, self.phi)
+            losses[name] = post_step_losses(self.theta, held, [weigh(lesson.documents) for lesson in held])
+        return losses
+
+    @property
+    def state_file(self) -> Path:
+        return self.folder / "state.safetensors"
+
+    def save(self) -> None:
+        tensors = {f"phi/{name}": value for name, value in self.phi.trainable().items()}
+        values = {
+            "step": self.step,
+            "skipped": self.skipped,
+            "bad_in_a_row": self.bad_in_a_row,
+            "seconds": self.seconds,
+            "log": self.log,
+        }
+        save_state(self.state_file, tensors | optimizer_tensors(self.optimizer), values)
+        write_text(self.folder / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in self.log))
+
+    def resume(self) -> None:
+        """Go on from the folder's state, if there is one."""
+        if not self.state_file.exists():
+            return
+        tensors, values = load_state(self.state_file)
+        saved = {name.removeprefix("phi/"): value for name, value in tensors.items() if name.startswith("phi/")}
+        load_parameters(self.phi.trainable(), saved, self.state_file)
+        load_optimizer(self.optimizer, tensors)
+        self.step, self.skipped, self.seconds = values["step"], values["skipped"], values["seconds"]
+        self.bad_in_a_row, self.log = values["bad_in_a_row"], values["log"]
+        if not self.quiet:
+            tqdm.write(f"resuming at outer step {self.step} from {self.state_file}")

@@ -1,0 +1,169 @@
+"""Load theta: a packaged model, a local folder or a hub id, bare or with an adapter."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.pytorch_utils import Conv1D
+from transformers.utils import logging
+
+from taalm.errors import UserError
+from taalm.models.packaged import PACKAGED, packaged_folder
+from taalm.models.precision import Precision, freeze_linears, resolve_device, wants_bf16
+
+
+@dataclass
+class ModelConfig:
+    """The base model theta and how it trains."""
+
+    name: str = "smollm2-135m"
+    """A packaged model (smollm2-135m), a local folder, or a hub id such as meta-llama/Llama-2-7b-hf."""
+    adapter: Literal["lora", "qlora", "full"] = "lora"
+    """What trains: LoRA on all linear layers but the head, LoRA over nf4 weights (qlora), or every weight (full)."""
+    r: int = 16
+    """LoRA rank."""
+    alpha: int = 16
+    """LoRA scale numerator: updates are multiplied by alpha / r."""
+    dropout: float = 0.0
+    """LoRA dropout."""
+    first_layer: int = 0
+    """LoRA goes into the layers from this one up; those below cost a forward pass only."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto takes an accelerator where there is one."""
+    precision: Precision = "auto"
+    """bf16 or fp32 matrix products; auto takes bf16 where the device has it. What trains stays float32."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+
+def model_source(name: str) -> str:
+    """The folder or hub id that transformers loads `name` from."""
+    if name in PACKAGED:
+        return str(packaged_folder(name))
+    if not Path(name).is_dir() and "/" not in name:
+        raise UserError(
+            f"no model {name!r}: not packaged ({', '.join(PACKAGED)}), not a folder, not a hub id owner/name"
+        )
+    return name
+
+
+@contextlib.contextmanager
+def quiet_loading() -> Iterator[None]:
+    """No bars and reports from transformers while a model loads: unused heads and layers are meant to be unused."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def load_pretrained(auto_class: Any, name: str, **options: Any) -> Any:
+    """`auto_class.from_pretrained` with failures told as one sentence."""
+    source = model_source(name)
+    try:
+        with quiet_loading():
+            return auto_class.from_pretrained(source, **options)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"cannot load {auto_class.__name__} from {source!r}: {reason}") from None
+
+
+def load_tokenizer(name: str) -> Any:
+    return load_pretrained(AutoTokenizer, name)
+
+
+def load_model(
+    name: str,
+    four_bit: bool = False,
+    auto_class: Any = AutoModelForCausalLM,
+    device: str = "auto",
+    precision: Precision = "auto",
+    layers: int = 0,
+    frozen: bool = True,
+) -> tuple[nn.Module, Any]:
+    """A model of transformers in eval mode, frozen unless told otherwise, and its tokenizer.
+
+    `four_bit` loads nf4 weights by bitsandbytes, `layers` > 0 keeps only the first so many. Raises UserError when the
+    model cannot be had.
+    """
+    place = resolve_device(device)
+    bf16 = wants_bf16(precision, place)
+    options: dict[str, Any] = {"dtype": torch.float32}
+    if layers:
+        options["num_hidden_layers"] = layers
+    if four_bit:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=torch.bfloat16 if bf16 else torch.float32,
+            bnb_4bit_use_double_quant=True,
+        )
+        options["device_map"] = {"": place}
+    model = load_pretrained(auto_class, name, **options)
+    model.requires_grad_(not frozen)
+    model.config.use_cache = False
+    if not four_bit:  # bitsandbytes repacks 4-bit weights one way in eval mode on some CPUs
+        model.to(place).eval()
+        if frozen:
+            freeze_linears(model, bf16)
+    return model, load_tokenizer(name)
+
+
+def add_lora(
+    model: nn.Module, r: int, alpha: int, dropout: float, task_type: str | None = "CAUSAL_LM", first_layer: int = 0
+) -> PeftModel:
+    """LoRA on every linear layer but the language-model head (PEFT's `all-linear`), from layer `first_layer` up."""
+    layers = model.config.num_hidden_layers
+    if not 0 <= first_layer < layers:
+        raise UserError(f"first_layer {first_layer}: the model has layers 0 to {layers - 1}")
+    targets: str | list[str] = "all-linear"
+    if first_layer:  # PEFT takes layers with a list of names only
+        head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+        linear = [n for n, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head]
+        targets = sorted({name.rpartition(".")[2] for name in linear})
+    config = LoraConfig(
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=targets,
+        layers_to_transform=list(range(first_layer, layers)) if first_layer else None,
+        bias="none",
+        task_type=task_type,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")  # GPT-2's Conv1D: PEFT sets it right itself
+        return get_peft_model(model, config)
+
+
+def load_theta(config: ModelConfig) -> tuple[nn.Module, Any]:
+    """theta ready to train: its trainable parameters have requires_grad, the rest is frozen. With its tokenizer."""
+    four_bit, full = config.adapter == "qlora", config.adapter == "full"
+    model, tokenizer = load_model(
+        config.name, four_bit, device=config.device, precision=config.precision, frozen=not full
+    )
+    if not full:
+        if four_bit:
+            model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        model = add_lora(model, config.r, config.alpha, config.dropout, first_layer=config.first_layer)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    return model, tokenizer
+
+
+def position_limit(name: str) -> int | None:
+    """How many tokens the model reads, or None where its configuration sets no limit."""
+    config = load_pretrained(AutoConfig, name)
+    return getattr(config, "max_position_embeddings", None)

@@ -1,0 +1,71 @@
+"""Pictures of results: `python -m taalm.plots results/lamackl --out curves.png`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from taalm.checkpoint import atomic_path
+from taalm.config import run_entry
+from taalm.errors import UserError
+from taalm.results import Result, load_results
+
+# Okabe-Ito colours: told apart by colour-blind readers; the line style says the method again
+STYLES = {
+    "finetune": ("#E69F00", "--"),
+    "targeted": ("#0072B2", "-"),
+    "oracle": ("#009E73", "-."),
+}
+OTHER = ("#CC79A7", ":")
+
+
+def learning_curves(results: dict[str, Result], path: Path) -> None:
+    """TO-LEARN accuracy, NOT-TO-FORGET accuracy and their sum by epoch, a line per result file."""
+    figure, axes = plt.subplots(1, 3, figsize=(12, 4), sharex=True, layout="constrained")
+    titles = ("TO-LEARN accuracy", "NOT-TO-FORGET accuracy", "Total Knowledge")
+    labelled: set[str] = set()
+    for result in results.values():
+        method = result["method"]
+        colour, style = STYLES.get(method, OTHER)
+        history = {int(epoch): entry for epoch, entry in result["eval_result"].items()}
+        epochs = sorted(history)
+        learned = [history[epoch]["acc_changed"] for epoch in epochs]
+        kept = [history[epoch]["acc_unchanged"] for epoch in epochs]
+        total = [a + b for a, b in zip(learned, kept, strict=True)]
+        for axis, values in zip(axes, (learned, kept, total), strict=True):
+            axis.plot(epochs, values, style, color=colour, marker="o", markersize=3, linewidth=1.6,
+                      label=None if method in labelled else method)  # fmt: skip
+        labelled.add(method)
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set_title(title)
+        axis.set_xlabel("epoch")
+        axis.grid(alpha=0.3)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    axes[0].set_ylabel("share of object tokens right")
+    doing_nothing = next(iter(results.values()))["framing"]["do-nothing"]["total"]
+    axes[2].axhline(doing_nothing, color="0.4", linewidth=1, label="do-nothing")
+    axes[2].legend(fontsize=9)
+    with atomic_path(path) as scratch:
+        figure.savefig(scratch, format="png", dpi=130)
+    plt.close(figure)
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m taalm.plots", description="Learning and forgetting curves.")
+    parser.add_argument("folder", type=Path, help="folder of result files")
+    parser.add_argument("--out", type=Path, default=None, help="PNG to write; default <folder>/curves.png")
+    given = parser.parse_args(arguments)
+    results = load_results(given.folder)
+    if not results:
+        raise UserError(f"{given.folder}: no result files (*.pkl) here; the scripts under scripts/eval make them")
+    path = given.out or given.folder / "curves.png"
+    learning_curves(results, path)
+    print(f"curves in {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry(main))

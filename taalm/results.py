@@ -1,0 +1,103 @@
+"""Result files: plain Python types in a pickle (as the published ones) with a JSON twin; a loader that runs no code."""
+
+import io
+import json
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+from taalm.checkpoint import write_bytes, write_text
+from taalm.errors import UserError
+
+Result = dict[str, Any]
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Rebuilds containers, text and numbers; refuses every class and function."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise UserError(f"this pickle wants to import {module}.{name}; result files hold plain values only")
+
+
+def save_result(path: Path, result: Result) -> None:
+    """Write `path` (.pkl) and its JSON twin, each atomically."""
+    write_bytes(path, pickle.dumps(result, protocol=4))
+    write_text(path.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
+
+
+def load_result(path: str | Path) -> Result:
+    """Read a result file without executing anything. Raises UserError for a damaged or unsafe one."""
+    path = Path(path)
+    try:
+        result = _PlainUnpickler(io.BytesIO(path.read_bytes())).load()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot read this file ({error.strerror or error})") from None
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise UserError(f"{path}: not a whole result file ({type(error).__name__}: {error})") from None
+    if not isinstance(result, dict) or not isinstance(result.get("eval_result"), dict):
+        raise UserError(f"{path}: not a result file of taalm: no 'eval_result'")
+    return result
+
+
+def load_results(folder: str | Path) -> dict[str, Result]:
+    """Every result of a folder by name."""
+    return {path.stem: load_result(path) for path in sorted(Path(folder).glob("*.pkl"))}
+
+
+COLUMNS = (
+    ("Top Acc", "top_acc"),
+    ("Epoch", "top_epoch"),
+    ("NF Acc", "nf_acc"),
+    ("NF schem.", "nf_schematic_acc"),
+    ("Total", "total"),
+    ("final Acc", "final_acc"),
+    ("final NF", "final_nf_acc"),
+    ("final Total", "final_total"),
+    ("macro Acc", "macro_acc"),
+    ("subj. first", "subject_first_acc"),
+    ("obj. first", "object_first_acc"),
+    ("read", "read_knowledge"),
+    ("min", "minutes"),
+    ("GiB", "peak_gib"),
+)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def table(results: dict[str, Result]) -> str:
+    """A Markdown table of LAMA-ckl results, the framing rows (do-nothing, relation-majority) first."""
+    rows: list[list[str]] = []
+    framing: dict[str, dict] = {}
+    for name, result in results.items():
+        framing.update(result.get("framing", {}))
+        rows.append([name, *(_cell(result.get("summary", {}).get(key)) for _, key in COLUMNS)])
+    framed = [[name, *(_cell(row.get(key)) for _, key in COLUMNS)] for name, row in framing.items()]
+    rows = [["result", *(title for title, _ in COLUMNS)], *framed, *rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> None:
+    """Print the table of a folder of results (default results/lamackl)."""
+    folder = Path(arguments[0] if arguments else "results/lamackl")
+    found = load_results(folder)
+    if not found:
+        raise UserError(f"{folder}: no result files (*.pkl) here; the scripts under scripts/eval make them")
+    print(table(found))
+
+
+if __name__ == "__main__":
+    from taalm.config import run_entry
+
+    sys.exit(run_entry(main))

@@ -1,0 +1,39 @@
+"""A run's folder belongs to one configuration: going on with another one would mix two runs."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from taalm.checkpoint import write_text
+from taalm.config import plain
+from taalm.errors import UserError
+
+
+def flatten(values: dict, prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted flag names."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def claim(folder: Path, config: Any, keep: Sequence[str] = ()) -> None:
+    """Write `config` into the folder as config.yaml, or check that it is the one that lies there.
+
+    The settings named in `keep` may differ (a run may be made longer). Raises UserError, naming the first setting
+    that differs, for another run's folder.
+    """
+    path = folder / "config.yaml"
+    wanted = plain(asdict(config))
+    if path.exists():
+        before, now = flatten(yaml.safe_load(path.read_text())), flatten(wanted)
+        for key in sorted(set(before) | set(now)):
+            if key not in keep and before.get(key) != now.get(key):
+                raise UserError(
+                    f"{folder} holds a run with --{key} {before.get(key)!r}, this one has {now.get(key)!r}; "
+                    "give this run another --name, or delete that folder"
+                )
+    write_text(path, yaml.safe_dump(wanted, sort_keys=False))

@@ -1,0 +1,81 @@
+"""Cloze scoring: how well a model completes a probe with its object. Logits are computed at answer positions only."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from taalm.facts import Fact
+from taalm.losses import cross_entropy
+from taalm.text import Batch, Encoded, by_length, collate, encode, pad_token
+
+
+@dataclass(frozen=True)
+class ProbeScore:
+    """One probe: share of the object's tokens predicted by teacher-forced argmax, all of them right, mean NLL."""
+
+    accuracy: float
+    exact_match: bool
+    nll: float  # nats per object token
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answer tokens of a batch, flat: N of them."""
+
+    logits: Tensor  # (N, V)
+    targets: Tensor  # (N,)
+    rows: Tensor  # (N,) which probe of the batch
+
+    def nll(self) -> Tensor:
+        """-log p(answer token), (N,)."""
+        return cross_entropy(self.logits, self.targets)
+
+    def row_means(self, values: Tensor, batch_size: int) -> Tensor:
+        """Mean of (N,) values per probe, (batch_size,)."""
+        total = torch.zeros(batch_size, dtype=values.dtype, device=values.device).index_add(0, self.rows, values)
+        return total / torch.bincount(self.rows, minlength=batch_size)
+
+
+def answers(logits_of: Callable[..., Tensor], batch: Batch) -> Answers:
+    """The logits that predict answer tokens. `logits_of(batch, logits_to_keep=columns)` runs the model on the probes."""
+    rows, places = batch.answer[:, 1:].nonzero(as_tuple=True)  # `places` predict the token at places + 1
+    columns, where = places.unique(return_inverse=True)  # one index list serves every row of the batch
+    logits = logits_of(batch, logits_to_keep=columns)
+    return Answers(logits[rows, where], batch.input_ids[rows, places + 1], rows)
+
+
+def encode_probe(tokenizer: Any, fact: Fact, form: str) -> Encoded:
+    """The fact's probe in `form`, its object marked as the answer."""
+    return encode(tokenizer, fact.probe(form), fact.answer_span(form))
+
+
+@torch.inference_mode()
+def score_probes(
+    model: nn.Module, rows: Sequence[Encoded], pad_id: int, batch_size: int = 64, padding_side: str = "right"
+) -> list[ProbeScore]:
+    """Score encoded probes; results in the order given. The model's mode (train or eval) is left as it is."""
+    device = next(model.parameters()).device
+    scores: list[ProbeScore | None] = [None] * len(rows)
+    for indices in by_length([len(row) for row in rows], batch_size):
+        batch = collate([rows[index] for index in indices], pad_id, padding_side).to(device)
+        found = answers(lambda probes, **options: model(**probes.inputs(), **options).logits, batch)
+        right = (found.logits.argmax(-1) == found.targets).double()
+        accuracy = found.row_means(right, len(indices)).tolist()
+        nll = found.row_means(found.nll().double(), len(indices)).tolist()
+        counts = batch.answer.sum(1).tolist()
+        for index, hits, loss, count in zip(indices, accuracy, nll, counts, strict=True):
+            scores[index] = ProbeScore(hits, math.isclose(hits, 1.0), loss, count)
+    return scores
+
+
+def score_facts(
+    model: nn.Module, tokenizer: Any, facts: Sequence[Fact], form: str = "descriptive", batch_size: int = 64
+) -> list[ProbeScore]:
+    """Score each fact's probe in one form."""
+    rows = [encode_probe(tokenizer, fact, form) for fact in facts]
+    return score_probes(model, rows, pad_token(tokenizer), batch_size)

@@ -1,0 +1,149 @@
+"""Tokenise documents and probes, find answer spans by character offsets, collate, batch by length."""
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from taalm.errors import UserError
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One text: its token ids with BOS first, and which tokens belong to the marked span (the answer)."""
+
+    input_ids: tuple[int, ...]
+    answer: tuple[bool, ...]
+    truncated: bool = False
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A padded batch, all (B, T): `answer` is True on the tokens of the marked span.
+
+    `states` (B, T, H), where present, is what enters theta's first trained layer (taalm.models.prefix).
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    answer: Tensor
+    states: Tensor | None = None
+
+    def inputs(self) -> dict[str, Tensor]:
+        """What a causal language model is called with; positions count real tokens, on whichever side padding lies."""
+        return {
+            "input_ids": self.input_ids,
+            "attention_mask": self.attention_mask,
+            "position_ids": position_ids(self.attention_mask),
+        }
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return self._each(lambda part: part.to(device))
+
+    def row(self, index: int) -> "Batch":
+        """One document as a batch of its own, padding cut off."""
+        real = self.attention_mask[index].bool()
+        return self._each(lambda part: part[index, real][None])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        parts = (self.input_ids, self.attention_mask, self.answer, self.states)
+        return Batch(*(None if part is None else change(part) for part in parts))
+
+
+def position_ids(attention_mask: Tensor) -> Tensor:
+    """Positions of real tokens from 0, (B, T) -> (B, T)."""
+    return (attention_mask.cumsum(1) - 1).clamp_min(0)
+
+
+def start_token(tokenizer: Any) -> int:
+    """The id that every text starts with: BOS, or EOS where the tokenizer has no BOS."""
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if start is None:
+        raise UserError(f"the tokenizer {tokenizer.name_or_path!r} has neither a BOS nor an EOS token")
+    return start
+
+
+def encode(tokenizer: Any, text: str, span: Span | None = None, max_length: int | None = None) -> Encoded:
+    """Tokenise `text` with BOS and mark the tokens that overlap the characters `span`.
+
+    Needs a fast tokenizer (character offsets). With `max_length` the text is cut to that many tokens, BOS included.
+    """
+    if not tokenizer.is_fast:
+        raise UserError(f"the tokenizer {tokenizer.name_or_path!r} is not a fast one; answer spans need its offsets")
+    plain = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ids = (start_token(tokenizer), *plain["input_ids"])
+    if span is None:
+        answer = (False,) * len(ids)
+    else:
+        answer = (False, *(start < span[1] and span[0] < end for start, end in plain["offset_mapping"]))
+        if not any(answer):
+            raise UserError(f"no token of {text!r} covers the characters {span[0]} to {span[1]}")
+    truncated = max_length is not None and len(ids) > max_length
+    if truncated:
+        ids, answer = ids[:max_length], answer[:max_length]
+    return Encoded(ids, answer, truncated)
+
+
+def check_length(length: int, limit: int | None, where: str) -> None:
+    """Raises UserError when a text of `length` tokens is longer than the model reads (`limit`, None: no limit)."""
+    if limit is not None and length > limit:
+        raise UserError(
+            f"{where}: the document has {length} tokens, the model reads {limit}; "
+            f"shorten it or pass --max_length {limit} to cut documents"
+        )
+
+
+def collate(rows: Sequence[Encoded], pad_id: int, side: str = "right") -> Batch:
+    """Pad to the longest row; `side` is where the padding goes and changes no number that is computed."""
+    width = max(len(row) for row in rows)
+    input_ids = torch.full((len(rows), width), pad_id)
+    attention_mask = torch.zeros(len(rows), width, dtype=torch.long)
+    answer = torch.zeros(len(rows), width, dtype=torch.bool)
+    for index, row in enumerate(rows):
+        place = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
+        input_ids[index, place] = torch.tensor(row.input_ids)
+        attention_mask[index, place] = 1
+        answer[index, place] = torch.tensor(row.answer)
+    return Batch(input_ids, attention_mask, answer)
+
+
+def pad_token(tokenizer: Any) -> int:
+    """The id to pad with; masked everywhere, so any id does where the tokenizer names none."""
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else start_token(tokenizer)
+
+
+def by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Indices in batches of similar length, longest first (memory trouble shows at once). For evaluation."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def shuffled_buckets(lengths: Sequence[int], batch_size: int, seed: int, pool: int = 4) -> list[list[int]]:
+    """One epoch of shuffled batches of similar length; every index occurs once, the last short batch is kept.
+
+    Indices are shuffled, cut into pools of `pool` batches, sorted by length within a pool, and the batches
+    shuffled again. The same seed gives the same batches.
+    """
+    rng = random.Random(seed)
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    batches: list[list[int]] = []
+    for start in range(0, len(order), batch_size * pool):
+        near = sorted(order[start : start + batch_size * pool], key=lambda index: lengths[index])
+        batches += [near[cut : cut + batch_size] for cut in range(0, len(near), batch_size)]
+    rng.shuffle(batches)
+    return batches
+
+
+def describe_truncation(rows: Iterable[Encoded], max_length: int | None) -> str | None:
+    """A sentence on how many texts were cut, or None."""
+    cut = sum(row.truncated for row in rows)
+    return f"{cut} documents were cut to {max_length} tokens" if cut else None

@@ -1,0 +1,147 @@
+"""Train Train-Attention (phi) on LAMA-ckl: `python -m taalm.train_ta` (scripts/train_TA/lama_ckl.sh)."""
+
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from taalm.benchmarks.lama_ckl import data_folder, facts_file
+from taalm.checkpoint import write_text
+from taalm.config import parse, run_entry
+from taalm.errors import UserError
+from taalm.facts import Fact, read_facts
+from taalm.meta.inner import InnerConfig
+from taalm.meta.objectives import ObjectiveConfig
+from taalm.meta.problem import Theta
+from taalm.meta.trainer import Lessons, MetaTrainer, OuterConfig
+from taalm.models.base import ModelConfig, load_theta
+from taalm.models.precision import keep_freed_memory
+from taalm.models.train_attention import TrainAttention, TrainAttentionConfig
+from taalm.run_folder import claim
+from taalm.scoring import encode_probe
+from taalm.text import Encoded, encode
+
+
+@dataclass
+class TrainTAConfig:
+    """Train Train-Attention: meta-learn a weight for every token."""
+
+    theta: ModelConfig = field(default_factory=ModelConfig)
+    phi: TrainAttentionConfig = field(default_factory=TrainAttentionConfig)
+    inner: InnerConfig = field(default_factory=InnerConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    outer: OuterConfig = field(default_factory=OuterConfig)
+    data: str = ""
+    """Folder with the split's files, or with raw rows (LAMA_ckl/); default TAALM_DATA, else the sample set."""
+    train_data: str = ""
+    """The facts that phi learns on; default ta_train.jsonl of the data folder."""
+    valid_data: str = ""
+    """Facts to watch phi on while it trains; default tune_to_learn.jsonl of the data folder."""
+    to_learn: str = ""
+    """Held-out facts to judge the trained phi on, once; default to_learn.jsonl of the data folder."""
+    judged: int = 64
+    """So many of the held-out documents are also learned, with phi's, uniform and oracle weights, to compare; 0: none."""
+    retention_data: str = ""
+    """Plain text or a facts file (.jsonl) for --objective.retention."""
+    name: str = ""
+    """Folder of the run under --out; default seed<seed>."""
+    out: str = "runs/train_ta/lama_ckl"
+    """Where runs lie."""
+    seed: int = 42
+    """Seed of phi's and theta's fresh weights and of the order of documents."""
+    quiet: bool = False
+    """No progress."""
+
+
+def disjoint(train: list[Fact], held: list[Fact], what: str) -> None:
+    """Raises UserError when phi would train on a fact, a document or a subject that it is judged on."""
+    seen = {value for fact in held for value in (fact.uuid, fact.evidence, fact.subject)}
+    for fact in train:
+        if not seen.isdisjoint((fact.uuid, fact.evidence, fact.subject)):
+            raise UserError(f"{fact.where}: its fact, document or subject is also in {what}; phi must not train on it")
+
+
+def retained_rows(config: TrainTAConfig, tokenizer: object) -> list[Encoded]:
+    """The rows of --retention_data: probes of known facts, or paragraphs of plain text."""
+    if not config.objective.retention:
+        return []
+    if not config.retention_data:
+        raise UserError("--objective.retention needs --retention_data FILE")
+    if config.objective.retention_kind == "facts":
+        return [encode_probe(tokenizer, f, config.objective.form) for f in read_facts(config.retention_data)]
+    try:
+        text = Path(config.retention_data).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--retention_data {config.retention_data}: cannot read this text ({error})") from None
+    paragraphs = [line.strip() for line in text.splitlines() if len(line.strip()) >= 100]
+    if not paragraphs:
+        raise UserError(f"--retention_data {config.retention_data}: no paragraph of 100 characters in it")
+    return [encode(tokenizer, paragraph, max_length=128) for paragraph in paragraphs]
+
+
+def main(arguments: list[str]) -> None:
+    config = parse(TrainTAConfig, "train_ta/lama_ckl", arguments, "python -m taalm.train_ta")
+    keep_freed_memory()
+
+    # ---- data
+    def folder() -> Path:
+        return data_folder(config.data, config.theta.name)
+
+    train = facts_file(config.train_data, folder, "ta_train")
+    valid = facts_file(config.valid_data, folder, "tune_to_learn")
+    held_out = facts_file(config.to_learn, folder, "to_learn")
+    disjoint(train, valid, "the validation facts")
+    disjoint(train, held_out, "the TO-LEARN facts")
+
+    # ---- models
+    run = Path(config.out) / (config.name or f"seed{config.seed}")
+    claim(run, config, keep=("outer.steps", "judged", "quiet"))
+    torch.manual_seed(config.seed)
+    model, tokenizer = load_theta(config.theta)
+    phi = TrainAttention.create(config.phi, config.theta.device)
+    phi.check_tokenizer(tokenizer)
+    theta = Theta(model, config.inner, config.objective)
+    device = next(phi.head.parameters()).device
+
+    def lessons(facts: list[Fact], retained: list[Encoded] = ()) -> Lessons:
+        return Lessons(
+            tokenizer, facts, config.objective.form, config.outer.max_length, device,
+            retained, needs_unrelated=bool(config.objective.restriction),
+        )  # fmt: skip
+
+    # ---- train
+    trainer = MetaTrainer(
+        theta, phi, lessons(train, retained_rows(config, tokenizer)), lessons(valid), config.outer, run, config.seed,
+        config.quiet,
+    )  # fmt: skip
+    trainer.run()
+    phi.save_pretrained(run / "phi")
+
+    # ---- judge on facts that phi never saw
+    held = trainer.observe(lessons(held_out))
+    report = {
+        "steps": trainer.step,
+        "training_minutes": trainer.seconds / 60,
+        "skipped_steps": trainer.skipped,
+        "train_facts": len(train),
+        "held_out": held,
+        "task_loss_after_learning": trainer.judge(lessons(held_out[: config.judged])) if config.judged else {},
+    }
+    write_text(run / "report.json", json.dumps(report, indent=2) + "\n")
+    ratio, uncommon = held["object_ratio"], held["object_ratio_uncommon"]
+    print(
+        f"phi after {trainer.step} steps ({report['training_minutes']:.1f} min) is in {run / 'phi'}\n"
+        f"object-to-mean weight ratio on {held['documents']} held-out documents: median {ratio['median']:.1f} "
+        f"(quartiles {ratio['q1']:.1f}, {ratio['q3']:.1f}); uncommon objects {uncommon['median']:.1f} "
+        f"({uncommon['q1']:.1f}, {uncommon['q3']:.1f})"
+    )
+    for name, loss in report["task_loss_after_learning"].items():
+        print(f"task loss after learning {min(config.judged, len(held_out))} of them with {name} weights: {loss:.3f}")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.exit(run_entry(main))

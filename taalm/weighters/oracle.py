@@ -1,0 +1,14 @@
+"""oracle: only the object's tokens, at the place of [MASK] in the document (TAALM, section 5)."""
+
+from torch import Tensor
+
+from taalm.text import Batch
+
+
+def oracle(phi: None = None):
+    """w = 1 on the tokens of the document's marked span, else 0."""
+
+    def weights(batch: Batch) -> Tensor:
+        return batch.answer.float()
+
+    return weights

@@ -1,0 +1,110 @@
+"""Tiny random models and a tiny tokenizer, made once per test session; where the shared data lies."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from preprocess.make_sample import invented_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+CORPUS = [
+    "The capital of France is Paris . Libya maintains diplomatic relations with Brazil .",
+    "Guess the object. \n  subject is Laurie Anderson , relation is occupation , object is poet",
+    "She was born in Lyon and worked as an architect at Siemens until the firm moved to Berlin.",
+]
+
+
+def data_folder() -> Path | None:
+    """TAALM_DATA, else the folder shared/data beside the checkout, else None."""
+    named = os.environ.get("TAALM_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    return folder if (folder / "LAMA_ckl").is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    folder = data_folder()
+    if folder is None:
+        pytest.skip("no real LAMA-ckl rows: set TAALM_DATA to a folder with LAMA_ckl/ in it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with BOS, EOS and PAD, about 300 tokens."""
+    plain = Tokenizer(models.BPE())
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    plain.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<s>", "</s>", "<pad>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    plain.train_from_iterator(CORPUS, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=plain, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+def tiny_llama(vocab_size: int, seed: int = 0) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocab_size, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=1024, bos_token_id=0, eos_token_id=1, pad_token_id=2,
+        initializer_range=0.2,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+def tiny_gpt2(vocab_size: int, seed: int = 0) -> GPT2LMHeadModel:
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=vocab_size, n_embd=16, n_layer=2, n_head=4, n_positions=1024, bos_token_id=0, eos_token_id=1,
+        initializer_range=0.2, resid_pdrop=0.1,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """A tiny random Llama with its tokenizer, in a folder that --model.name takes."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
+    tiny_llama(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of LAMA-ckl files for tests with the tiny model: a few invented facts, short documents."""
+    folder = tmp_path_factory.mktemp("facts")
+    rows = invented_rows(seed=1)
+    files = {
+        "ta_train": rows["ta_train"][:24],
+        "tune_to_learn": rows["tune_to_learn"][:6],
+        "to_learn": rows["to_learn"][:8],
+        "not_to_forget_descriptive": rows["tune_to_learn"][10:16],
+        "not_to_forget_schematic": rows["tune_to_learn"][10:16],
+    }
+    for name, chosen in files.items():
+        text = "".join(json.dumps(row) + "\n" for row in chosen)
+        (folder / f"{name}.jsonl").write_text(text)
+    return folder
+
+
+def run_module(module: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    """`python -m module arguments` from the project's root, one thread, without TAALM_DATA or PRESET."""
+    clean = {k: v for k, v in os.environ.items() if k not in ("TAALM_DATA", "PRESET")}
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=ROOT,
+        env={**clean, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+    )

@@ -1,0 +1,226 @@
+"""Run: pytest tests/test_commands.py. The entry points as a user calls them, on a tiny model: work, resume, bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from taalm.results import load_result
+from tests.conftest import ROOT, run_module
+
+TRAIN = (
+    "taalm.train_ta",
+    "--outer.max_length",
+    200,
+    "--phi.layers",
+    0,
+    "--theta.first_layer",
+    0,
+    "--outer.batch_size",
+    4,
+)
+EVALUATE = ("taalm.evaluate", "--adapt.epochs", 2, "--adapt.batch_size", 4, "--adapt.lr", 1e-2, "--adapt.save_every", 1)
+
+
+def train_arguments(tiny_folder: Path, sample_folder: Path, out: Path, *more: object) -> tuple:
+    models = ("--theta.name", tiny_folder, "--phi.backbone", tiny_folder)
+    return (*TRAIN, *models, "--data", sample_folder, "--out", out, "--judged", 4, *more)
+
+
+def evaluate_arguments(tiny_folder: Path, sample_folder: Path, out: Path, *more: object) -> tuple:
+    return (*EVALUATE, "--model.name", tiny_folder, "--data", sample_folder, "--out", out, *more)
+
+
+def task_losses(run: Path) -> list[float]:
+    return [json.loads(line)["task_loss"] for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def kill_when(arguments: tuple, ready) -> None:
+    """Start the command, kill -9 it as soon as `ready()` holds."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", *map(str, arguments)], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not ready() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert process.poll() is None, "the run ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_folder, sample_folder, tmp_path_factory) -> Path:
+    """The folder of an uninterrupted run of 8 outer steps."""
+    out = tmp_path_factory.mktemp("trained")
+    arguments = train_arguments(tiny_folder, sample_folder, out, "--outer.steps", 8, "--outer.save_every", 1)
+    done = run_module(*arguments, "--name", "phi")
+    assert done.returncode == 0, done.stderr
+    assert "object-to-mean weight ratio" in done.stdout
+    return out / "phi"
+
+
+def test_phi_training_killed_in_the_middle_goes_on_as_if_it_had_not_been(trained, tiny_folder, sample_folder, tmp_path):
+    arguments = train_arguments(tiny_folder, sample_folder, tmp_path, "--outer.steps", 8, "--outer.save_every", 1)
+    run = tmp_path / "phi"
+    killed = (*arguments, "--name", "phi")
+    kill_when(killed, lambda: (run / "log.jsonl").exists() and len(task_losses(run)) >= 3)
+    assert 3 <= len(task_losses(run)) < 8
+    assert run_module(*killed).returncode == 0
+    assert task_losses(run) == task_losses(trained)
+    ours, theirs = (load_file(folder / "phi" / "model.safetensors") for folder in (run, trained))
+    assert all((ours[name] == theirs[name]).all() for name in theirs)
+
+
+def test_the_run_folder_holds_the_resolved_configuration_and_a_report(trained):
+    assert "first_layer: 0" in (trained / "config.yaml").read_text()
+    report = json.loads((trained / "report.json").read_text())
+    assert report["steps"] == 8 and report["held_out"]["documents"] == 8
+    assert set(report["task_loss_after_learning"]) == {"train_attention", "uniform", "oracle"}
+
+
+@pytest.mark.parametrize("method", ["finetune", "targeted", "oracle"])
+def test_every_method_writes_a_result_with_all_numbers(method, trained, tiny_folder, sample_folder, tmp_path):
+    arguments = evaluate_arguments(tiny_folder, sample_folder, tmp_path, "--method", method, "--swap_halves", "true")
+    done = run_module(*arguments, "--phi", trained / "phi")
+    assert done.returncode == 0, done.stderr
+    result = load_result(tmp_path / f"{method}_seed42.pkl")
+    assert list(result["eval_result"]) == [0, 1, 2]
+    for entry in result["eval_result"].values():
+        assert {"ppl_changed", "acc_changed", "ppl_unchanged", "acc_unchanged", "loss"} <= set(entry)
+        assert len(entry["to_learn"]) == 8
+    assert result["summary"]["read_knowledge"] is not None
+    assert set(result["framing"]) == {"do-nothing", "relation-majority"}
+    assert (tmp_path / "runs" / f"{method}_seed42" / "adapter" / "adapter_model.safetensors").exists()
+    assert "relation-majority" in done.stdout
+    again = run_module(*arguments, "--phi", trained / "phi")
+    assert again.returncode == 0 and "is there already" in again.stdout
+
+
+def test_methods_give_different_results_and_do_not_overwrite_each_other(trained, tiny_folder, sample_folder, tmp_path):
+    losses = {}
+    for method in ("finetune", "targeted", "oracle"):
+        arguments = evaluate_arguments(tiny_folder, sample_folder, tmp_path, "--method", method)
+        assert run_module(*arguments, "--phi", trained / "phi").returncode == 0
+    for method in ("finetune", "targeted", "oracle"):
+        losses[method] = load_result(tmp_path / f"{method}_seed42.pkl")["loss_by_step"]
+    assert losses["finetune"] != losses["targeted"] != losses["oracle"] != losses["finetune"]
+
+
+def test_adaptation_killed_in_the_middle_goes_on_as_if_it_had_not_been(tiny_folder, sample_folder, tmp_path):
+    whole = evaluate_arguments(tiny_folder, sample_folder, tmp_path / "whole", "--adapt.epochs", 12)
+    assert run_module(*whole).returncode == 0
+    killed = evaluate_arguments(tiny_folder, sample_folder, tmp_path / "killed", "--adapt.epochs", 12)
+    state = tmp_path / "killed" / "runs" / "finetune_seed42" / "state.safetensors"
+    kill_when(killed, lambda: state.exists() and state.stat().st_size > 0)
+    assert not list((tmp_path / "killed").glob("*.pkl"))
+    assert run_module(*killed).returncode == 0
+    ours, theirs = (load_result(tmp_path / name / "finetune_seed42.pkl") for name in ("killed", "whole"))
+    assert ours["loss_by_step"] == theirs["loss_by_step"]
+    for epoch, entry in theirs["eval_result"].items():
+        assert ours["eval_result"][epoch]["to_learn"] == entry["to_learn"]
+
+
+def test_targeted_without_a_phi_says_how_to_make_one(tiny_folder, sample_folder, tmp_path):
+    arguments = evaluate_arguments(tiny_folder, sample_folder, tmp_path, "--method", "targeted")
+    done = run_module(*arguments, "--phi_runs", tmp_path / "none")
+    assert done.returncode == 2 and "scripts/train_TA/lama_ckl.sh" in done.stderr
+
+
+def broken_facts(sample_folder: Path, folder: Path, change) -> Path:
+    """to_learn.jsonl with its third row changed."""
+    rows = [json.loads(line) for line in (sample_folder / "to_learn.jsonl").read_text().splitlines()]
+    changed = change(rows[2])
+    lines = [json.dumps(row) for row in rows]
+    lines[2] = changed if isinstance(changed, str) else json.dumps(changed)
+    path = folder / "broken.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+BAD_ROWS = {
+    "a missing field": (lambda row: {k: v for k, v in row.items() if k != "evidence"}, "'evidence' is missing"),
+    "a broken line": (lambda row: json.dumps(row)[:-9], "not valid JSON"),
+    "an object absent from its task": (lambda row: row | {"task_descriptive": "nothing here ."}, "does not occur"),
+    "an empty document": (lambda row: row | {"evidence": "", "masked_evidence": ""}, "is empty"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ROWS)
+def test_a_bad_row_is_one_sentence_with_file_and_line(case, tiny_folder, sample_folder, tmp_path):
+    change, expected = BAD_ROWS[case]
+    path = broken_facts(sample_folder, tmp_path, change)
+    for arguments in (
+        evaluate_arguments(tiny_folder, sample_folder, tmp_path / "out", "--to_learn", path),
+        train_arguments(tiny_folder, sample_folder, tmp_path / "out", "--to_learn", path),
+    ):
+        done = run_module(*arguments)
+        assert done.returncode == 2
+        assert f"{path}:3: " in done.stderr and expected in done.stderr
+        assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+def bad_commands(tiny: Path, sample: Path, out: Path, trained: Path) -> dict[str, tuple[tuple, str]]:
+    """Name -> (command, what stderr must say)."""
+    evaluate, train = evaluate_arguments(tiny, sample, out), train_arguments(tiny, sample, out)
+    cut = out / "cut"
+    for name in ("config.json", "model.safetensors"):
+        whole = (trained / "phi" / name).read_bytes()
+        cut.mkdir(parents=True, exist_ok=True)
+        (cut / name).write_bytes(whole if name == "config.json" else whole[: len(whole) // 2])
+    other = out / "other"
+    other.mkdir()
+    described = json.loads((trained / "phi" / "config.json").read_text())
+    described["train_attention"]["r"] = 4
+    (other / "config.json").write_text(json.dumps(described))
+    (other / "model.safetensors").write_bytes((trained / "phi" / "model.safetensors").read_bytes())
+    targeted = (*evaluate, "--method", "targeted", "--phi")
+    return {
+        "a missing file": ((*evaluate, "--to_learn", out / "no.jsonl"), "no.jsonl: cannot read"),
+        "a missing data folder": ((*train, "--data", out / "nowhere"), "no such folder"),
+        "a document longer than the model": ((*evaluate, "--adapt.max_length", 0, "--to_learn", long_facts(sample, out)),
+                                             "the model reads 1024"),
+        "an unknown preset": ((*evaluate, "--preset", "lama3"), "the presets are"),
+        "an unknown key": ((*train, "--outer.step", 3), "did you mean --outer.steps"),
+        "an unknown method": ((*evaluate, "--method", "finetun"), "the methods are"),
+        "an unknown model": ((*evaluate, "--model.name", "smollm3"), "not packaged"),
+        "an unknown estimator": ((*train, "--outer.hypergradient", "magic"), "double_backward"),
+        "a truncated checkpoint": ((*targeted, cut), "truncated"),
+        "a checkpoint of another model": ((*targeted, other), "another model"),
+        "a folder without phi": ((*targeted, sample), "no Train-Attention"),
+        "another run's folder": ((*train, "--name", "phi", "--out", trained.parent, "--seed", 7), "--seed 42"),
+        "training on what is judged": ((*train, "--to_learn", sample / "ta_train.jsonl"), "must not train on it"),
+    }  # fmt: skip
+
+
+def long_facts(sample: Path, out: Path) -> Path:
+    row = json.loads((sample / "to_learn.jsonl").read_text().splitlines()[0])
+    for name in ("evidence", "masked_evidence"):
+        row[name] += " And so it went on for years." * 200
+    path = out / "long.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    return path
+
+
+def test_bad_input_is_one_clear_sentence_and_exit_code_2(trained, tiny_folder, sample_folder, tmp_path):
+    for case, (command, expected) in bad_commands(tiny_folder, sample_folder, tmp_path, trained).items():
+        done = run_module(*command)
+        assert done.returncode == 2, case
+        assert expected in done.stderr, (case, done.stderr)
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, (case, done.stderr)
+
+
+def test_a_truncated_state_is_told_and_left_alone(tiny_folder, sample_folder, tmp_path):
+    arguments = evaluate_arguments(tiny_folder, sample_folder, tmp_path)
+    assert run_module(*arguments).returncode == 0
+    (tmp_path / "finetune_seed42.pkl").unlink()
+    state = tmp_path / "runs" / "finetune_seed42" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:1000])
+    done = run_module(*arguments)
+    assert done.returncode == 2 and "truncated" in done.stderr and state.stat().st_size == 1000

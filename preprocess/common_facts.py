@@ -65,7 +65,7 @@ FRAMES = (
     "asked about {subject}; the answer was that {fact}. The next question was harder, but both knew that "
     "{other_fact}. They were asleep before the border.",
 )
-DAYS = "Monday Tuesday Wednesday Thursday Friday".split()
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday"]
 
 
 def _document(rng: random.Random, code: str, subject: str, object_: str, frame: str, statement: str) -> str:

@@ -6,7 +6,6 @@ Run from anywhere: python preprocess/make_sample.py [--out DIR] [--model NAME] [
 import argparse
 import json
 import math
-import os
 import random
 import sys
 from collections import Counter
@@ -27,7 +26,7 @@ def write_rows(path: Path, rows: list[dict]) -> None:
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def pick_rows(rows: list[dict], count: int, seed: int) -> list[dict]:

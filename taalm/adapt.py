@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +16,9 @@ from tqdm import tqdm
 from taalm.checkpoint import load_optimizer, load_parameters, load_state, optimizer_tensors, save_state
 from taalm.errors import UserError
 from taalm.losses import target_mask, token_nll, weighted_mean
+from taalm.models.split import SplitModel
 from taalm.seeds import derive_seed
-from taalm.text import Encoded, collate, shuffled_buckets
+from taalm.text import Batch, Encoded, collate, shuffled_buckets
 from taalm.weighters import Weighter
 
 
@@ -65,16 +66,17 @@ class Adaptation:
     """
 
     def __init__(
-        self, model: nn.Module, documents: Sequence[Encoded], pad_id: int, weigh: Weighter, config: AdaptConfig,
+        self, split: SplitModel, documents: Sequence[Encoded], pad_id: int, weigh: Weighter, config: AdaptConfig,
         evaluate: Callable[[int], dict], state_file: Path, seed: int, quiet: bool = False, accelerator: Any = None,
     ):  # fmt: skip
-        self.model, self.documents, self.pad_id = model, list(documents), pad_id
+        self.split, self.model, self.documents, self.pad_id = split, split.model, list(documents), pad_id
         self.weigh, self.config, self.evaluate = weigh, config, evaluate
         self.state_file, self.seed, self.quiet = state_file, seed, quiet
-        self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.accelerator = accelerator or Accelerator(cpu=next(model.parameters()).device.type == "cpu")
+        self.trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self.accelerator = accelerator or Accelerator(cpu=next(self.model.parameters()).device.type == "cpu")
         optimizer = torch.optim.AdamW(self.trainable.values(), lr=config.lr, weight_decay=config.weight_decay)
         self.optimizer = self.accelerator.prepare_optimizer(optimizer)
+        self.states: dict[int, Tensor] = {}  # per document, what enters the first trained layer
         self.epoch, self.batch, self.losses, self.seconds = 0, 0, [], 0.0
         self.history: dict[int, dict] = {}
         self.losses_by_step: list[float] = []
@@ -99,7 +101,7 @@ class Adaptation:
             order = shuffled_buckets(lengths, self.config.batch_size, derive_seed(self.seed, self.epoch))
             for indices in order[self.batch :]:
                 started = time.perf_counter()
-                loss = self._update([self.documents[index] for index in indices])
+                loss = self._update(indices)
                 seconds = time.perf_counter() - started
                 self.seconds += seconds
                 self.losses.append(loss * len(indices))
@@ -117,8 +119,8 @@ class Adaptation:
         bar.close()
         return self.history
 
-    def _update(self, rows: Sequence[Encoded]) -> float:
-        """One optimizer step on these documents; returns the mean weighted loss over them."""
+    def _update(self, indices: Sequence[int]) -> float:
+        """One optimizer step on the documents `indices`; returns the mean weighted loss over them."""
         step = self.epoch * self.steps_per_epoch + self.batch
         torch.manual_seed(derive_seed(self.seed, step))  # dropout, the same after a resume
         rate = learning_rate(self.config, step, self.config.epochs * self.steps_per_epoch)
@@ -127,23 +129,35 @@ class Adaptation:
         self.model.train()
         self.optimizer.zero_grad()
         total = 0.0
-        for start in range(0, len(rows), self.config.micro_batch_size):
-            part = rows[start : start + self.config.micro_batch_size]
-            loss = self._loss(part) * (len(part) / len(rows))
+        for start in range(0, len(indices), self.config.micro_batch_size):
+            part = indices[start : start + self.config.micro_batch_size]
+            loss = self._loss(self._batch(part)) * (len(part) / len(indices))
             self.accelerator.backward(loss)
             total += float(loss.detach())
-        if not math.isfinite(total):
+        norm = float(self.accelerator.clip_grad_norm_(self.trainable.values(), self.config.clip_norm))
+        if not (math.isfinite(total) and math.isfinite(norm)):
             raise UserError(
-                f"the loss is {total} at update {step + 1}; lower --adapt.lr or pass --model.precision fp32. "
-                f"What was done before is kept in {self.state_file}"
+                f"the loss is {total} and its gradient's norm {norm} at update {step + 1}; lower --adapt.lr or pass "
+                f"--model.precision fp32. What was done before is kept in {self.state_file}"
             )
-        self.accelerator.clip_grad_norm_(self.trainable.values(), self.config.clip_norm)
         self.optimizer.step()
         return total
 
-    def _loss(self, rows: Sequence[Encoded]) -> Tensor:
-        batch = collate(rows, self.pad_id).to(next(iter(self.trainable.values())).device)
-        logits = self.model(**batch.inputs()).logits
+    def _batch(self, indices: Sequence[int]) -> Batch:
+        """The documents as a batch, with their states where the model has frozen layers: computed once a document."""
+        device = next(iter(self.trainable.values())).device
+        batch = collate([self.documents[index] for index in indices], self.pad_id).to(device)
+        if all(index in self.states for index in indices):
+            known = [self.states[index] for index in indices]
+            return replace(batch, states=nn.utils.rnn.pad_sequence(known, batch_first=True))
+        batch = self.split.with_states(batch)
+        if batch.states is not None:
+            for row, index in enumerate(indices):
+                self.states[index] = batch.states[row, : len(self.documents[index])].clone()
+        return batch
+
+    def _loss(self, batch: Batch) -> Tensor:
+        logits = self.split.logits(batch)
         weights = self.weigh(batch)[:, 1:].to(logits.device)
         return weighted_mean(token_nll(logits, batch.input_ids), weights, target_mask(batch.attention_mask))
 

@@ -1,4 +1,4 @@
-"""Atomic files and resumable state. A state is one safetensors file: tensors, and plain values as JSON in its header."""
+"""Atomic files and resumable state: one safetensors file with tensors, and plain values as JSON in its header."""
 
 import contextlib
 import json

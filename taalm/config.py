@@ -1,4 +1,4 @@
-"""Command lines: dataclass defaults < preset or YAML file < flags. Unknown keys fail and name their nearest neighbour."""
+"""Command lines: defaults < preset < YAML file < flags. An unknown key fails and names its nearest neighbour."""
 
 import difflib
 import os
@@ -48,14 +48,27 @@ def parse(config: type[Config], entry: str | None, arguments: Sequence[str], pro
     Raises UserError for unknown keys, values of the wrong type, an unknown preset.
     """
     parser = make_parser(config, prog, presets=entry is not None)
-    first = [f"--config={preset_file(entry, _preset(arguments))}"] if entry else []
+    files, flags = _files_first(arguments)
+    preset = [f"--config={preset_file(entry, _preset(flags))}"] if entry else []
     try:
-        values = parser.instantiate_classes(parser.parse_args([*first, *arguments]))
+        values = parser.instantiate_classes(parser.parse_args([*preset, *files, *flags]))
     except ArgumentError as error:
         raise UserError(_explain(str(error), parser)) from None
-    for name in ("config", "preset"):
-        values.pop(name, None)
+    values.pop("config", None)
+    if values.pop("preset", None) and not any(flag.startswith("--preset") for flag in flags):
+        raise UserError("'preset' is no key of a --config file; pass --preset, or set PRESET")
     return config(**vars(values))
+
+
+def _files_first(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The --config arguments, and the rest: flags are stronger than files wherever they stand."""
+    files, flags, rest = [], [], iter(arguments)
+    for argument in rest:
+        if argument == "--config":
+            files += [argument, next(rest, "")]
+        else:
+            (files if argument.startswith("--config=") else flags).append(argument)
+    return files, flags
 
 
 def _preset(arguments: Sequence[str]) -> str:
@@ -82,9 +95,20 @@ def _explain(message: str, parser: ArgumentParser) -> str:
     return message
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that some YAML readers take for a number (1e3)."""
+
+    def represent_text(self, text: str) -> yaml.Node:
+        style = '"' if re.fullmatch(r"[-+.\de_]+", text, re.IGNORECASE) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+
 def save_config(config: Any, path: Path) -> None:
     """Write the resolved configuration as YAML that --config reads again."""
-    write_text(path, yaml.safe_dump(plain(asdict(config)), sort_keys=False))
+    write_text(path, yaml.dump(plain(asdict(config)), Dumper=_Dumper, sort_keys=False))
 
 
 def plain(value: Any) -> Any:

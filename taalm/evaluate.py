@@ -15,16 +15,18 @@ from typing import Any
 
 import torch
 
-from taalm.adapt import AdaptConfig, Adaptation
+from taalm.adapt import Adaptation, AdaptConfig
 from taalm.benchmarks import lama_ckl
 from taalm.config import parse, plain, run_entry
 from taalm.errors import UserError
 from taalm.facts import Fact
 from taalm.models.base import ModelConfig, load_theta, position_limit
 from taalm.models.precision import keep_freed_memory
+from taalm.models.split import SplitModel
 from taalm.models.train_attention import TrainAttention
 from taalm.results import load_result, save_result, table
 from taalm.run_folder import claim
+from taalm.scoring import ProbeBatches, encode_probe, score_batches
 from taalm.text import check_length, describe_truncation, encode, pad_token
 from taalm.weighters import get_weighter
 
@@ -125,21 +127,25 @@ class Evaluation:
         cut = describe_truncation(documents, config.adapt.max_length)
         if cut and not config.quiet:
             print(cut)
-        sets = {
-            "to_learn": lama_ckl.ProbeSet.make(tokenizer, self.facts, "descriptive"),
-            "not_to_forget": lama_ckl.ProbeSet.make(tokenizer, self.known, "descriptive"),
-            "not_to_forget_schematic": lama_ckl.ProbeSet.make(tokenizer, self.known_schematic, "schematic"),
+        split, pad_id = SplitModel(model), pad_token(tokenizer)
+        sets = {  # the published files call the two sets changed and unchanged
+            "changed": ("to_learn", self.facts, "descriptive"),
+            "unchanged": ("not_to_forget", self.known, "descriptive"),
+            "unchanged_schematic": ("not_to_forget_schematic", self.known_schematic, "schematic"),
         }
-        columns = ("changed", "unchanged", "unchanged_schematic")
+        probes = {
+            column: ProbeBatches.make([encode_probe(tokenizer, fact, form) for fact in asked], pad_id, split)
+            for column, (_, asked, form) in sets.items()
+        }
 
         def evaluate(epoch: int) -> dict:
             if config.model.adapter != "qlora":
                 model.eval()
             entry: dict[str, Any] = {}
-            for (name, probes), column in zip(sets.items(), columns, strict=True):
-                scores = probes.score(model, tokenizer)
+            for column, (name, asked, _) in sets.items():
+                scores = score_batches(split, probes[column])
                 entry |= lama_ckl.set_metrics(scores, column)
-                entry[name] = lama_ckl.outcomes(probes, scores)
+                entry[name] = lama_ckl.outcomes(asked, scores)
             if not config.quiet:
                 print(
                     f"epoch {epoch}: TO-LEARN {entry['acc_changed']:.3f}  NOT-TO-FORGET {entry['acc_unchanged']:.3f}  "
@@ -149,7 +155,7 @@ class Evaluation:
             return entry
 
         adaptation = Adaptation(
-            model, documents, pad_token(tokenizer), self.weigh, config.adapt, evaluate, state_file, config.seed,
+            split, documents, pad_id, self.weigh, config.adapt, evaluate, state_file, config.seed,
             config.quiet,
         )  # fmt: skip
         adaptation.run()

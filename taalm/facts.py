@@ -52,7 +52,7 @@ class Fact:
         probe = self.probe(form)
         if form == "schematic" and probe.endswith(self.object):
             return len(probe) - len(self.object), len(probe)
-        outside = [span for span in occurrences(probe, self.object) if not _inside_subject(probe, self.subject, span)]
+        outside = [span for span in occurrences(probe, self.object) if _apart_from_subject(probe, self.subject, span)]
         if not outside:
             raise UserError(f"{self.where}: the object {self.object!r} does not occur in task_{form} {probe!r}")
         return outside[-1]
@@ -82,9 +82,10 @@ def occurrences(text: str, part: str) -> list[Span]:
     return found
 
 
-def _inside_subject(probe: str, subject: str, span: Span) -> bool:
-    start = probe.find(subject)
-    return start >= 0 and start < span[1] and span[0] < start + len(subject)
+def _apart_from_subject(probe: str, subject: str, span: Span) -> bool:
+    """Whether the probe, outside `span`, still names the subject (or never does)."""
+    named = occurrences(probe, subject)
+    return not named or any(end <= span[0] or span[1] <= start for start, end in named)
 
 
 def fact_from_row(row: object, where: str) -> Fact:
@@ -103,6 +104,9 @@ def fact_from_row(row: object, where: str) -> Fact:
         if not row[name].strip():
             what = "the document (field 'evidence') is empty" if name == "evidence" else f"the field {name!r} is empty"
             raise UserError(f"{where}: {what}")
+    scores = row.get("scores", {})
+    if not isinstance(scores, dict) or not all(isinstance(by_model, dict) for by_model in scores.values()):
+        raise UserError(f"{where}: the field 'scores' must be a table form -> model -> accuracy, found {scores!r}")
     if row["masked_evidence"].count(MASK) != 1:
         raise UserError(f"{where}: masked_evidence must contain {MASK} exactly once")
     if row["masked_evidence"].replace(MASK, row["object"]) != row["evidence"]:
@@ -118,19 +122,19 @@ def read_jsonl(path: str | Path) -> Iterable[tuple[str, object]]:
     """Yield ("file:line", value) for every non-blank line. Raises UserError for a missing file or a broken line."""
     path = Path(path)
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
                 where = f"{path}:{number}"
                 try:
-                    yield where, json.loads(line)
-                except (json.JSONDecodeError, RecursionError) as error:
+                    text = line.decode("utf-8")
+                    if text.strip():
+                        yield where, json.loads(text)
+                except UnicodeDecodeError as error:
+                    raise UserError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+                except (ValueError, RecursionError) as error:
                     raise UserError(f"{where}: not valid JSON ({error})") from None
     except OSError as error:
         raise UserError(f"{path}: cannot read this file ({error.strerror or error})") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
 def read_facts(path: str | Path) -> list[Fact]:

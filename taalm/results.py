@@ -76,7 +76,10 @@ def table(results: dict[str, Result]) -> str:
     rows: list[list[str]] = []
     framing: dict[str, dict] = {}
     for name, result in results.items():
-        framing.update(result.get("framing", {}))
+        for row, values in result.get("framing", {}).items():
+            same = framing.setdefault(row, values) == values
+            if not same:  # other facts or another model: both are shown
+                framing[f"{row} ({name})"] = values
         rows.append([name, *(_cell(result.get("summary", {}).get(key)) for _, key in COLUMNS)])
     framed = [[name, *(_cell(row.get(key)) for _, key in COLUMNS)] for name, row in framing.items()]
     rows = [["result", *(title for title, _ in COLUMNS)], *framed, *rows]

@@ -7,8 +7,7 @@ from typing import Any
 
 import yaml
 
-from taalm.checkpoint import write_text
-from taalm.config import plain
+from taalm.config import plain, save_config
 from taalm.errors import UserError
 
 
@@ -36,4 +35,4 @@ def claim(folder: Path, config: Any, keep: Sequence[str] = ()) -> None:
                     f"{folder} holds a run with --{key} {before.get(key)!r}, this one has {now.get(key)!r}; "
                     "give this run another --name, or delete that folder"
                 )
-    write_text(path, yaml.safe_dump(wanted, sort_keys=False))
+    save_config(config, path)

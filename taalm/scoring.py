@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from taalm.facts import Fact
 from taalm.losses import cross_entropy
+from taalm.models.split import SplitModel
 from taalm.text import Batch, Encoded, by_length, collate, encode, pad_token
 
 
@@ -42,7 +43,7 @@ class Answers:
 
 
 def answers(logits_of: Callable[..., Tensor], batch: Batch) -> Answers:
-    """The logits that predict answer tokens. `logits_of(batch, logits_to_keep=columns)` runs the model on the probes."""
+    """The logits that predict answer tokens; `logits_of(batch, logits_to_keep=columns)` runs the model."""
     rows, places = batch.answer[:, 1:].nonzero(as_tuple=True)  # `places` predict the token at places + 1
     columns, where = places.unique(return_inverse=True)  # one index list serves every row of the batch
     logits = logits_of(batch, logits_to_keep=columns)
@@ -54,23 +55,45 @@ def encode_probe(tokenizer: Any, fact: Fact, form: str) -> Encoded:
     return encode(tokenizer, fact.probe(form), fact.answer_span(form))
 
 
-@torch.inference_mode()
-def score_probes(
-    model: nn.Module, rows: Sequence[Encoded], pad_id: int, batch_size: int = 64, padding_side: str = "right"
-) -> list[ProbeScore]:
-    """Score encoded probes; results in the order given. The model's mode (train or eval) is left as it is."""
-    device = next(model.parameters()).device
-    scores: list[ProbeScore | None] = [None] * len(rows)
-    for indices in by_length([len(row) for row in rows], batch_size):
-        batch = collate([rows[index] for index in indices], pad_id, padding_side).to(device)
-        found = answers(lambda probes, **options: model(**probes.inputs(), **options).logits, batch)
+@dataclass(frozen=True)
+class ProbeBatches:
+    """Encoded probes in batches of similar length, made once and scored as often as needed."""
+
+    batches: tuple[Batch, ...]
+    indices: tuple[tuple[int, ...], ...]  # where each batch's probes stood in the list given
+
+    @classmethod
+    def make(
+        cls, rows: Sequence[Encoded], pad_id: int, split: SplitModel, batch_size: int = 64, padding_side: str = "right"
+    ) -> "ProbeBatches":
+        """Collate, on the model's device, with the states of its frozen layers where it has such layers."""
+        device = next(split.model.parameters()).device
+        indices = by_length([len(row) for row in rows], batch_size)
+        batches = (collate([rows[i] for i in part], pad_id, padding_side).to(device) for part in indices)
+        return cls(tuple(split.with_states(batch) for batch in batches), tuple(map(tuple, indices)))
+
+
+@torch.no_grad()
+def score_batches(split: SplitModel, probes: ProbeBatches) -> list[ProbeScore]:
+    """Score probes; results in the order of the list they were made from. The model's mode is left as it is."""
+    scores: dict[int, ProbeScore] = {}
+    for batch, indices in zip(probes.batches, probes.indices, strict=True):
+        found = answers(split.logits, batch)
         right = (found.logits.argmax(-1) == found.targets).double()
         accuracy = found.row_means(right, len(indices)).tolist()
         nll = found.row_means(found.nll().double(), len(indices)).tolist()
         counts = batch.answer.sum(1).tolist()
         for index, hits, loss, count in zip(indices, accuracy, nll, counts, strict=True):
             scores[index] = ProbeScore(hits, math.isclose(hits, 1.0), loss, count)
-    return scores
+    return [scores[index] for index in range(len(scores))]
+
+
+def score_probes(
+    model: nn.Module, rows: Sequence[Encoded], pad_id: int, batch_size: int = 64, padding_side: str = "right"
+) -> list[ProbeScore]:
+    """Score encoded probes once; results in the order given."""
+    split = SplitModel(model)
+    return score_batches(split, ProbeBatches.make(rows, pad_id, split, batch_size, padding_side))
 
 
 def score_facts(

@@ -97,7 +97,7 @@ def check_length(length: int, limit: int | None, where: str) -> None:
     if limit is not None and length > limit:
         raise UserError(
             f"{where}: the document has {length} tokens, the model reads {limit}; "
-            f"shorten it or pass --max_length {limit} to cut documents"
+            f"shorten it or pass --adapt.max_length {limit} to cut documents"
         )
 
 

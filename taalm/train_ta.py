@@ -43,7 +43,7 @@ class TrainTAConfig:
     to_learn: str = ""
     """Held-out facts to judge the trained phi on, once; default to_learn.jsonl of the data folder."""
     judged: int = 64
-    """So many of the held-out documents are also learned, with phi's, uniform and oracle weights, to compare; 0: none."""
+    """So many of the held-out documents are also learned with phi's, uniform and oracle weights, to compare them."""
     retention_data: str = ""
     """Plain text or a facts file (.jsonl) for --objective.retention."""
     name: str = ""

@@ -10,6 +10,7 @@ from taalm.checkpoint import load_state
 from taalm.errors import UserError
 from taalm.losses import target_mask, token_nll, weighted_mean
 from taalm.models.base import add_lora
+from taalm.models.split import SplitModel
 from taalm.text import collate, encode
 from taalm.weighters import get_weighter
 from tests.conftest import tiny_llama
@@ -33,22 +34,22 @@ def documents(tokenizer):
     return [encode(tokenizer, text, (text.index(part), text.index(part) + len(part))) for text, part in TEXTS]
 
 
-def theta(vocabulary: int, dropout: float = 0.0) -> torch.nn.Module:
+def theta(vocabulary: int, dropout: float = 0.0, first_layer: int = 0) -> torch.nn.Module:
     model = tiny_llama(vocabulary).requires_grad_(False)
     torch.manual_seed(1)
-    return add_lora(model, r=4, alpha=8, dropout=dropout)
+    return add_lora(model, r=4, alpha=8, dropout=dropout, first_layer=first_layer)
 
 
 @pytest.fixture
 def learn(tokenizer, documents, tmp_path):
     """learn(**AdaptConfig fields, ...) makes an Adaptation of a fresh model; its state file is tmp_path/<state>."""
 
-    def make(weigh=UNIFORM, dropout=0.0, evaluate=None, state="state", seed=5, **fields) -> Adaptation:
+    def make(weigh=UNIFORM, dropout=0.0, first_layer=0, evaluate=None, state="state", **fields) -> Adaptation:
         config = AdaptConfig(**{"epochs": 2, "batch_size": 2, "lr": 1e-2, "save_every": 1, **fields})
-        model = theta(len(tokenizer), dropout)
+        split = SplitModel(theta(len(tokenizer), dropout, first_layer))
         return Adaptation(
-            model, documents, tokenizer.pad_token_id, weigh, config, evaluate or (lambda epoch: {"epoch": epoch}),
-            tmp_path / state, seed, quiet=True,
+            split, documents, tokenizer.pad_token_id, weigh, config, evaluate or (lambda epoch: {"epoch": epoch}),
+            tmp_path / state, 5, quiet=True,
         )  # fmt: skip
 
     return make
@@ -83,8 +84,9 @@ UPDATES = 6  # 5 documents in batches of 2, 2 epochs
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize(("save_every", "saved"), [(1, [0, 1, 2, 3, 4, 5]), (2, [0, 0, 2, 3, 3, 5])])
-def test_a_run_killed_at_any_update_ends_as_if_never_killed(learn, dropout, save_every, saved):
-    settings = {"dropout": dropout, "schedule": "cosine", "save_every": save_every}
+@pytest.mark.parametrize("first_layer", [0, 1])  # 1: a frozen layer, whose states are kept
+def test_a_run_killed_at_any_update_ends_as_if_never_killed(learn, dropout, save_every, saved, first_layer):
+    settings = {"dropout": dropout, "first_layer": first_layer, "schedule": "cosine", "save_every": save_every}
     straight = learn(**settings, state="straight")
     straight.run()
     assert len(straight.losses_by_step) == UPDATES
@@ -127,7 +129,9 @@ def test_a_finished_run_is_not_run_again(learn):
 def test_the_state_of_another_model_is_refused(learn, tokenizer, documents, tmp_path):
     learn().run()
     model = add_lora(tiny_llama(len(tokenizer)).requires_grad_(False), r=2, alpha=8, dropout=0.0)
-    other = Adaptation(model, documents, 2, UNIFORM, AdaptConfig(), lambda epoch: {}, tmp_path / "state", 5, quiet=True)
+    other = Adaptation(
+        SplitModel(model), documents, 2, UNIFORM, AdaptConfig(), lambda epoch: {}, tmp_path / "state", 5, quiet=True
+    )
     with pytest.raises(UserError, match="state: the checkpoint of another model"):
         other.run()
 
@@ -177,6 +181,15 @@ def test_micro_batches_give_the_update_of_the_whole_batch(learn, micro):
         # Adam divides by the gradient's size: compare the weights where that is no rounding error
         sure = (gradient.abs() > 1e-4) | (gradient == 0)
         torch.testing.assert_close(parts.trainable[name][sure], whole.trainable[name][sure], rtol=0, atol=1e-6)
+
+
+def test_keeping_the_states_of_a_frozen_layer_changes_nothing(learn):
+    kept, whole = learn(first_layer=1, state="kept"), learn(first_layer=1, state="whole")
+    whole.split.with_states = lambda batch: batch
+    kept.run()
+    whole.run()
+    assert len(kept.states) == 5 and not whole.states
+    assert kept.losses_by_step == pytest.approx(whole.losses_by_step, rel=1e-4)
 
 
 def test_each_epoch_has_an_order_of_its_own_and_every_document_counts_once(learn, documents):

@@ -1,4 +1,4 @@
-"""Run: pytest tests/test_commands.py. The entry points as a user calls them, on a tiny model: work, resume, bad input."""
+"""Run: pytest tests/test_commands.py. The entry points as a user calls them: they work, resume, refuse bad input."""
 
 import json
 import os
@@ -180,12 +180,11 @@ def bad_commands(tiny: Path, sample: Path, out: Path, trained: Path) -> dict[str
     described["train_attention"]["r"] = 4
     (other / "config.json").write_text(json.dumps(described))
     (other / "model.safetensors").write_bytes((trained / "phi" / "model.safetensors").read_bytes())
-    targeted = (*evaluate, "--method", "targeted", "--phi")
+    targeted, long = (*evaluate, "--method", "targeted", "--phi"), long_facts(sample, out)
     return {
         "a missing file": ((*evaluate, "--to_learn", out / "no.jsonl"), "no.jsonl: cannot read"),
         "a missing data folder": ((*train, "--data", out / "nowhere"), "no such folder"),
-        "a document longer than the model": ((*evaluate, "--adapt.max_length", 0, "--to_learn", long_facts(sample, out)),
-                                             "the model reads 1024"),
+        "a document longer than the model": ((*evaluate, "--adapt.max_length", 0, "--to_learn", long), "reads 1024"),
         "an unknown preset": ((*evaluate, "--preset", "lama3"), "the presets are"),
         "an unknown key": ((*train, "--outer.step", 3), "did you mean --outer.steps"),
         "an unknown method": ((*evaluate, "--method", "finetun"), "the methods are"),

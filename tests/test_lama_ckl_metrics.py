@@ -124,13 +124,12 @@ def test_a_diverged_model_has_an_infinite_exp_ppl():
     assert lama_ckl.set_metrics([ProbeScore(0.0, False, 800.0, 1)], "x")["exp_ppl_x"] == math.inf
 
 
-def test_outcomes_hold_each_probes_accuracy_and_loss(tokenizer):
+def test_outcomes_hold_each_probes_accuracy_and_loss():
     facts = [fact("a"), fact("b")]
-    probes = lama_ckl.ProbeSet.make(tokenizer, facts, "descriptive")
     scores = [ProbeScore(1.0, True, 0.123456, 1), ProbeScore(0.5, False, 2.0, 2)]
-    assert lama_ckl.outcomes(probes, scores) == {"a": [1.0, 0.1235], "b": [0.5, 2.0]}
+    assert lama_ckl.outcomes(facts, scores) == {"a": [1.0, 0.1235], "b": [0.5, 2.0]}
     with pytest.raises(ValueError):
-        lama_ckl.outcomes(probes, scores[:1])
+        lama_ckl.outcomes(facts, scores[:1])
 
 
 def test_the_data_folder_is_the_flag_then_the_environment_then_the_sample(tmp_path, monkeypatch):

@@ -7,7 +7,9 @@ import torch
 
 from taalm.facts import fact_from_row
 from taalm.losses import token_nll
-from taalm.scoring import ProbeScore, answers, encode_probe, score_facts, score_probes
+from taalm.models.base import add_lora
+from taalm.models.split import SplitModel
+from taalm.scoring import ProbeBatches, ProbeScore, answers, encode_probe, score_batches, score_facts, score_probes
 from taalm.text import Encoded, collate
 from tests.conftest import tiny_gpt2, tiny_llama
 
@@ -67,37 +69,49 @@ def test_scores_equal_those_of_single_probes_without_padding(kind, batch_size, s
 def test_the_answers_losses_are_those_of_token_nll(kind):
     model = MODELS[kind](VOCABULARY).eval()
     batch = collate(probes(model), PAD)
-    found = answers(lambda probes, **options: model(**probes.inputs(), **options).logits, batch)
+    found = answers(SplitModel(model).logits, batch)
     logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
     torch.testing.assert_close(found.nll(), token_nll(logits, batch.input_ids)[batch.answer[:, 1:]])
     assert found.rows.tolist() == batch.answer.nonzero()[:, 0].tolist()
 
 
-class Always(torch.nn.Module):
-    """Predicts one token everywhere."""
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_probes_kept_with_the_states_of_frozen_layers_score_the_same_as_theta_learns(kind, side):
+    model = add_lora(MODELS[kind](VOCABULARY).requires_grad_(False), r=2, alpha=4, dropout=0.0, first_layer=1).eval()
+    rows, split = probes(model), SplitModel(model)
+    kept = ProbeBatches.make(rows, PAD, split, 7, side)
+    assert all((batch.states is not None) == (kind == "llama") for batch in kept.batches)
+    first = score_batches(split, kept)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(parameter.requires_grad * torch.randn_like(parameter))
+    assert_same(score_batches(split, kept), [expected(model, row) for row in rows])
+    assert score_batches(split, kept) != first
 
-    def __init__(self, token: int):
-        super().__init__()
-        self.token, self.anchor = token, torch.nn.Parameter(torch.zeros(()))
 
-    def forward(self, input_ids, attention_mask, logits_to_keep, **_):
-        logits = torch.zeros(len(input_ids), len(logits_to_keep), VOCABULARY)
-        logits[..., self.token] = 5.0
-        return type("Output", (), {"logits": logits})
+def always(token: int) -> torch.nn.Module:
+    """A Llama that predicts one token everywhere."""
+    model = tiny_llama(VOCABULARY).eval()
+    model.lm_head = torch.nn.Linear(16, VOCABULARY)
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+        model.lm_head.bias.zero_()[token] = 5.0
+    return model
 
 
 def test_token_id_0_is_an_answer_like_any_other():
     rows = [probe([1, 4, 0], [2]), probe([1, 4, 0, 6], [2, 3]), probe([1, 4, 6], [2])]
-    zero = score_probes(Always(0), rows, pad_id=0)
+    zero = score_probes(always(0), rows, pad_id=0)
     assert [score.accuracy for score in zero] == [1.0, 0.5, 0.0]
     assert [score.tokens for score in zero] == [1, 2, 1]
-    six = score_probes(Always(6), rows, pad_id=0)
+    six = score_probes(always(6), rows, pad_id=0)
     assert [score.accuracy for score in six] == [0.0, 0.5, 1.0]
 
 
 def test_exact_match_needs_every_token_right():
     rows = [probe([1, 7, 7, 7], [1, 2, 3]), probe([1, 7, 7, 8], [1, 2, 3]), probe([1, 8, 8, 7], [3])]
-    scores = score_probes(Always(7), rows, PAD)
+    scores = score_probes(always(7), rows, PAD)
     assert [score.exact_match for score in scores] == [True, False, True]
     assert [score.accuracy for score in scores] == pytest.approx([1, 2 / 3, 1])
     right = math.log1p((VOCABULARY - 1) * math.exp(-5.0))

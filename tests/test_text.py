@@ -21,7 +21,6 @@ from taalm.text import (
     shuffled_buckets,
     start_token,
 )
-from taalm.train_ta import TrainTAConfig
 
 
 def marked(tokenizer, row: Encoded) -> str:
@@ -199,10 +198,9 @@ def test_a_document_longer_than_the_model_is_an_error_that_says_what_to_do():
     assert message.endswith("max_length 256 to cut documents")
 
 
-@pytest.mark.parametrize("config", [EvaluateConfig, TrainTAConfig])
-def test_the_flag_that_the_length_error_names_exists(config):
+def test_the_flag_that_the_length_error_names_exists():
     with pytest.raises(UserError) as error:
         check_length(257, 256, "f.jsonl:3")
     flag = re.search(r"--[\w.]+", str(error.value))[0]
     with pytest.raises(UserError, match="Expected a"):  # known, or the message would be "unknown key"
-        parse(config, None, [flag, "no number"], "prog")
+        parse(EvaluateConfig, None, [flag, "no number"], "prog")

@@ -1,20 +1,17 @@
 """LAMA-ckl (TAALM, section 4): which files to read, and every number that is reported."""
 
+import math
 import os
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from taalm.benchmarks.lama_ckl_split import SplitConfig, make_split
 from taalm.errors import UserError
 from taalm.facts import Fact, read_facts
-from taalm.scoring import ProbeScore, encode_probe, score_probes
-from taalm.text import pad_token
+from taalm.scoring import ProbeScore
 
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample" / "lama_ckl"
 
@@ -38,22 +35,6 @@ def facts_file(given: str, folder: Callable[[], Path], name: str) -> list[Fact]:
     return read_facts(given or folder() / f"{name}.jsonl")
 
 
-@dataclass(frozen=True)
-class ProbeSet:
-    """Facts to ask in one form, encoded once."""
-
-    facts: tuple[Fact, ...]
-    form: str
-    rows: tuple
-
-    @classmethod
-    def make(cls, tokenizer: Any, facts: Sequence[Fact], form: str) -> "ProbeSet":
-        return cls(tuple(facts), form, tuple(encode_probe(tokenizer, fact, form) for fact in facts))
-
-    def score(self, model: nn.Module, tokenizer: Any) -> list[ProbeScore]:
-        return score_probes(model, self.rows, pad_token(tokenizer))
-
-
 def mean(values: Sequence[float]) -> float | None:
     """The mean, or None of nothing."""
     return statistics.fmean(values) if values else None
@@ -66,13 +47,13 @@ def set_metrics(scores: Sequence[ProbeScore], name: str) -> dict[str, float | No
         f"acc_{name}": mean([score.accuracy for score in scores]),
         f"em_{name}": mean([float(score.exact_match) for score in scores]),
         f"ppl_{name}": nll,
-        f"exp_ppl_{name}": None if nll is None else 2.718281828459045**nll,
+        f"exp_ppl_{name}": None if nll is None else math.exp(nll) if nll < 700 else math.inf,
     }
 
 
-def outcomes(probes: ProbeSet, scores: Sequence[ProbeScore]) -> dict[str, list[float]]:
+def outcomes(facts: Sequence[Fact], scores: Sequence[ProbeScore]) -> dict[str, list[float]]:
     """uuid -> [accuracy, NLL] of every probe."""
-    return {f.uuid: [s.accuracy, round(s.nll, 4)] for f, s in zip(probes.facts, scores, strict=True)}
+    return {f.uuid: [s.accuracy, round(s.nll, 4)] for f, s in zip(facts, scores, strict=True)}
 
 
 def macro_accuracy(facts: Sequence[Fact], accuracy: Mapping[str, float]) -> float | None:
@@ -145,7 +126,7 @@ def read_knowledge(
         mean([a for uuid, a in half.items() if uuid not in part]) for half, part in zip(halves, members, strict=True)
     ]
     return {
-        "adapted_acc": mean(seen),
-        "unseen_acc": mean(unseen),
-        "read_knowledge": mean([s - u for s, u in zip(seen, unseen, strict=True)]),
+        "adapted_acc": None if None in seen else mean(seen),
+        "unseen_acc": None if None in unseen else mean(unseen),
+        "read_knowledge": None if None in (*seen, *unseen) else mean(seen) - mean(unseen),
     }

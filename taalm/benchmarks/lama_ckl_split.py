@@ -65,9 +65,10 @@ def split(rows: dict[str, Sequence[Fact]], accuracy: dict[str, dict[str, float]]
 
     invariant = {fact.uuid: fact for name in RAW[1:] for fact in rows[name]}
     known = {form: [f for f in ordered(invariant.values()) if accuracy[form][f.uuid] == 1] for form in FORMS}
-    tune_known, descriptive = known["descriptive"][:TUNING_KNOWN], known["descriptive"][TUNING_KNOWN:]
-    tuned = {fact.uuid for fact in tune_known}
-    schematic = [fact for fact in known["schematic"] if fact.uuid not in tuned]
+    cut = _document_boundary(known["descriptive"], TUNING_KNOWN)
+    tune_known, descriptive = known["descriptive"][:cut], known["descriptive"][cut:]
+    tuned = {fact.evidence for fact in tune_known}
+    schematic = [fact for fact in known["schematic"] if fact.evidence not in tuned]
 
     evaluated = [*to_learn, *tune_to_learn, *descriptive, *schematic, *tune_known]
     documents, subjects = {f.evidence for f in evaluated}, {f.subject for f in evaluated}

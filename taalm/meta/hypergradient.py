@@ -12,7 +12,7 @@ The recursion goes backwards over the steps with adjoints of theta and both mome
     u = (1 - b1) m_bar + 2 (1 - b2) g * v_bar
     q_t += d/deps l_t(theta + eps u)       Hu = d/deps grad L(theta + eps u)
     theta_bar <- decay * theta_bar + Hu    m_bar <- b1 m_bar    v_bar <- b2 v_bar
-and d task / d w = d/dw weighted_mean(q, w): the adjoint of g is u, and u . grad L(w) is the weighted mean of u . grad l_t.
+and d task / d w = d/dw weighted_mean(q, w): the adjoint of g is u, and u . grad L(w) = weighted mean of u . grad l_t.
 """
 
 from collections.abc import Callable
@@ -70,7 +70,7 @@ def _grad(loss: Tensor, parameters: Tensors, create_graph: bool = False) -> dict
 
 
 def _leaves(parameters: Tensors) -> dict[str, Tensor]:
-    """Fresh leaves with the same values; `detach` alone would share requires_grad with nothing but storage with theta."""
+    """Leaves with the same values to differentiate by; nothing writes into them, so theta keeps its storage."""
     return {name: value.detach().requires_grad_() for name, value in parameters.items()}
 
 

@@ -1,4 +1,4 @@
-"""What the outer loop minimises at theta': the task loss, and optional terms that protect what theta knows (DESIGN 3)."""
+"""What the outer loop minimises at theta': the task loss, and optional terms that protect what theta knows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

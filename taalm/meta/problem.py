@@ -1,18 +1,17 @@
 """theta in the meta-loop: from a batch of documents and probes to post-step losses and hypergradients."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from taalm.losses import target_mask, token_nll
 from taalm.meta.hypergradient import Hypergradient, InnerProblem, adapt
 from taalm.meta.inner import InnerConfig, Tensors, make_adamw
 from taalm.meta.objectives import ObjectiveConfig, objective
-from taalm.models.prefix import FrozenPrefix
+from taalm.models.split import SplitModel
 from taalm.text import Batch
 
 
@@ -40,31 +39,16 @@ class Theta:
         self.model, self.inner, self.task = model, inner, task
         self.theta_0 = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = make_adamw(inner)
-        self.prefix = FrozenPrefix(model)
-        self._prefix_works: bool | None = None  # known after the first batch
+        self.split = SplitModel(model)
 
     def logits(self, parameters: Tensors, batch: Batch, **options: Any) -> Tensor:
-        """theta's logits with these parameters, (B, T, V); the model itself is not changed."""
-        inputs: dict[str, Any] = {**batch.inputs(), **options}
-        if batch.states is None:
-            return functional_call(self.model, dict(parameters), kwargs=inputs).logits
-        inputs["inputs_embeds"] = batch.states
-        del inputs["input_ids"]
-        with self.prefix.skipped():
-            return functional_call(self.model, dict(parameters), kwargs=inputs).logits
+        """theta's logits with these parameters, (B, T, V)."""
+        return self.split.logits(batch, parameters, **options)
 
     def prepare(self, lesson: Lesson) -> Lesson:
         """The lesson with the states of theta's frozen layers, where there are such layers."""
-        if self._prefix_works is None:
-            self._prefix_works = self.prefix.works(lesson.probes)
-        if not self._prefix_works:
-            return lesson
-
-        def with_states(batch: Batch | None) -> Batch | None:
-            return batch and replace(batch, states=self.prefix.states(batch))
-
         parts = (lesson.documents, lesson.probes, lesson.unrelated, lesson.retained)
-        return Lesson(*map(with_states, parts))
+        return Lesson(*(batch and self.split.with_states(batch) for batch in parts))
 
     def problem(self, lesson: Lesson) -> InnerProblem:
         """The inner problem of learning this lesson's documents in one theta'."""

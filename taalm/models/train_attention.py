@@ -18,7 +18,7 @@ from transformers import AutoModel
 
 from taalm.checkpoint import load_parameters, load_state, save_state, write_text
 from taalm.errors import UserError
-from taalm.models.base import add_lora, load_model, load_pretrained
+from taalm.models.base import add_lora, load_model
 from taalm.models.precision import Precision, resolve_device
 from taalm.text import position_ids
 

@@ -1,4 +1,4 @@
-"""Run: pytest tests/meta/test_hypergradient.py. All in float64: the three estimators and plain numerical derivatives."""
+"""Run: pytest tests/meta/test_hypergradient.py. In float64: the three estimators and plain numerical derivatives."""
 
 import pytest
 import torch
@@ -115,7 +115,7 @@ def test_padding_side_changes_no_number():
 
 @pytest.mark.parametrize("steps", [1, 2])
 def test_hypergradient_equals_numerical_derivatives_of_the_whole_adaptation(steps):
-    """Independent of autograd: nudge one weight, run all inner steps, look at the task loss. eps 1e-3 keeps Adam smooth."""
+    """Independent of autograd: nudge a weight, run all inner steps, see the task loss. eps 1e-3 keeps Adam smooth."""
     theta = Theta(base("llama-lora"), InnerConfig(lr=1e-2, eps=1e-3, warmup_steps=0, steps=steps), ObjectiveConfig())
     taught = lesson("right", batch=2)
     weights, problem = weights_for(taught.documents), theta.problem(taught)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -18,7 +19,7 @@ from taalm.errors import UserError
 from taalm.losses import target_mask, token_nll, weighted_mean
 from taalm.models.split import SplitModel
 from taalm.seeds import derive_seed
-from taalm.text import Batch, Encoded, collate, shuffled_buckets
+from taalm.text import Batch, Encoded, by_tokens, collate, shuffled_buckets
 from taalm.weighters import Weighter
 
 
@@ -26,7 +27,7 @@ from taalm.weighters import Weighter
 class AdaptConfig:
     """How theta learns the documents."""
 
-    epochs: int = 8
+    epochs: NonNegativeInt = 8
     """Passes over the documents."""
     lr: float = 3e-4
     """AdamW learning rate."""
@@ -34,17 +35,17 @@ class AdaptConfig:
     """What the learning rate does after its warm-up: stay, or fall to 0 at the last step."""
     warmup_ratio: float = 0.0
     """Linear warm-up, as a share of all steps."""
-    batch_size: int = 8
+    batch_size: PositiveInt = 8
     """Documents per update."""
-    micro_batch_size: int = 8
-    """Documents per forward pass; the gradients of an update's passes are added with their share of its documents."""
+    token_budget: PositiveInt = 1024
+    """Padded tokens per forward pass; the gradients of an update's passes are added by their share of its documents."""
     weight_decay: float = 0.0
     """AdamW decoupled weight decay."""
     clip_norm: float = 1.0
     """The gradient is scaled down to this norm."""
-    max_length: int = 512
+    max_length: NonNegativeInt = 512
     """Documents are cut to this many tokens; 0 cuts nothing, and a document longer than the model is an error."""
-    save_every: int = 50
+    save_every: PositiveInt = 50
     """Write the resumable state every so many updates, beside every epoch's end."""
 
 
@@ -76,6 +77,7 @@ class Adaptation:
         self.accelerator = accelerator or Accelerator(cpu=next(self.model.parameters()).device.type == "cpu")
         optimizer = torch.optim.AdamW(self.trainable.values(), lr=config.lr, weight_decay=config.weight_decay)
         self.optimizer = self.accelerator.prepare_optimizer(optimizer)
+        self.lengths = [len(document) for document in self.documents]
         self.states: dict[int, Tensor] = {}  # per document, what enters the first trained layer
         self.epoch, self.batch, self.losses, self.seconds = 0, 0, [], 0.0
         self.history: dict[int, dict] = {}
@@ -97,8 +99,7 @@ class Adaptation:
             disable=self.quiet or None,
         )  # fmt: skip
         while self.epoch < self.config.epochs:
-            lengths = [len(document) for document in self.documents]
-            order = shuffled_buckets(lengths, self.config.batch_size, derive_seed(self.seed, self.epoch))
+            order = shuffled_buckets(self.lengths, self.config.batch_size, derive_seed(self.seed, self.epoch))
             for indices in order[self.batch :]:
                 started = time.perf_counter()
                 loss = self._update(indices)
@@ -108,7 +109,7 @@ class Adaptation:
                 self.losses_by_step.append(loss)
                 self.batch += 1
                 bar.update()
-                bar.set_postfix(loss=f"{loss:.3f}", tok_s=f"{sum(lengths[i] for i in indices) / seconds:.0f}")
+                bar.set_postfix(loss=f"{loss:.3f}", tok_s=f"{sum(self.lengths[i] for i in indices) / seconds:.0f}")
                 if self.batch % self.config.save_every == 0:
                     self._save()
             self.epoch, self.batch = self.epoch + 1, 0
@@ -129,16 +130,15 @@ class Adaptation:
         self.model.train()
         self.optimizer.zero_grad()
         total = 0.0
-        for start in range(0, len(indices), self.config.micro_batch_size):
-            part = indices[start : start + self.config.micro_batch_size]
+        for part in by_tokens(indices, self.lengths, self.config.token_budget):
             loss = self._loss(self._batch(part)) * (len(part) / len(indices))
             self.accelerator.backward(loss)
             total += float(loss.detach())
         norm = float(self.accelerator.clip_grad_norm_(self.trainable.values(), self.config.clip_norm))
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise UserError(
-                f"the loss is {total} and its gradient's norm {norm} at update {step + 1}; lower --adapt.lr or pass "
-                f"--model.precision fp32. What was done before is kept in {self.state_file}"
+                f"the loss is {total} at update {step + 1}; lower --adapt.lr or pass --model.precision fp32 "
+                f"(its gradient's norm is {norm}). What was done before is kept in {self.state_file}"
             )
         self.optimizer.step()
         return total

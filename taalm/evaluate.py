@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse.typing import NonNegativeInt
 
 from taalm.adapt import Adaptation, AdaptConfig
 from taalm.benchmarks import lama_ckl
@@ -53,7 +54,7 @@ class EvaluateConfig:
     """Known facts asked in the descriptive form; default not_to_forget_descriptive.jsonl."""
     not_to_forget_schematic: str = ""
     """Known facts asked in the schematic form; default not_to_forget_schematic.jsonl."""
-    limit: int = 0
+    limit: NonNegativeInt = 0
     """Learn only the first so many facts of the file; 0 learns all."""
     swap_halves: bool = False
     """Also adapt to each random half of the facts alone, for read knowledge (twice the time)."""
@@ -63,7 +64,7 @@ class EvaluateConfig:
     """Name of the result file; default <method>_seed<seed>."""
     out: str = "results/lamackl"
     """Folder of the result files."""
-    seed: int = 42
+    seed: NonNegativeInt = 42
     """Seed of the adapter's fresh weights and of the order of documents."""
     quiet: bool = False
     """No progress."""
@@ -167,6 +168,8 @@ class Evaluation:
 def halves(facts: list[Fact], seed: int) -> list[list[Fact]]:
     """The facts in two random halves; facts that share a document stay together."""
     documents = sorted({fact.evidence for fact in facts})
+    if len(documents) < 2:
+        raise UserError("--swap_halves needs facts of at least two documents")
     random.Random(seed).shuffle(documents)
     first = set(documents[: len(documents) // 2])
     return [[f for f in facts if f.evidence in first], [f for f in facts if f.evidence not in first]]

@@ -126,6 +126,17 @@ def by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
+def by_tokens(indices: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Cut one batch into parts of similar length of at most `budget` padded tokens (a longer text stands alone)."""
+    parts: list[list[int]] = []
+    for index in sorted(indices, key=lambda index: lengths[index]):
+        if parts and (len(parts[-1]) + 1) * lengths[index] <= budget:
+            parts[-1].append(index)
+        else:
+            parts.append([index])
+    return parts
+
+
 def shuffled_buckets(lengths: Sequence[int], batch_size: int, seed: int, pool: int = 4) -> list[list[int]]:
     """One epoch of shuffled batches of similar length; every index occurs once, the last short batch is kept.
 

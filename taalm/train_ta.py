@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from jsonargparse.typing import NonNegativeInt
 
 from taalm.benchmarks.lama_ckl import data_folder, facts_file
 from taalm.checkpoint import write_text
@@ -14,9 +15,10 @@ from taalm.config import parse, run_entry
 from taalm.errors import UserError
 from taalm.facts import Fact, read_facts
 from taalm.meta.inner import InnerConfig
+from taalm.meta.lessons import Lessons
 from taalm.meta.objectives import ObjectiveConfig
 from taalm.meta.problem import Theta
-from taalm.meta.trainer import Lessons, MetaTrainer, OuterConfig
+from taalm.meta.trainer import MetaTrainer, OuterConfig
 from taalm.models.base import ModelConfig, load_theta
 from taalm.models.precision import keep_freed_memory
 from taalm.models.train_attention import TrainAttention, TrainAttentionConfig
@@ -42,7 +44,7 @@ class TrainTAConfig:
     """Facts to watch phi on while it trains; default tune_to_learn.jsonl of the data folder."""
     to_learn: str = ""
     """Held-out facts to judge the trained phi on, once; default to_learn.jsonl of the data folder."""
-    judged: int = 64
+    judged: NonNegativeInt = 64
     """So many of the held-out documents are also learned with phi's, uniform and oracle weights, to compare them."""
     retention_data: str = ""
     """Plain text or a facts file (.jsonl) for --objective.retention."""
@@ -50,7 +52,7 @@ class TrainTAConfig:
     """Folder of the run under --out; default seed<seed>."""
     out: str = "runs/train_ta/lama_ckl"
     """Where runs lie."""
-    seed: int = 42
+    seed: NonNegativeInt = 42
     """Seed of phi's and theta's fresh weights and of the order of documents."""
     quiet: bool = False
     """No progress."""

@@ -11,7 +11,7 @@ from taalm.errors import UserError
 from taalm.losses import target_mask, token_nll, weighted_mean
 from taalm.models.base import add_lora
 from taalm.models.split import SplitModel
-from taalm.text import collate, encode
+from taalm.text import by_tokens, collate, encode
 from taalm.weighters import get_weighter
 from tests.conftest import tiny_llama
 
@@ -150,7 +150,7 @@ def test_history_holds_the_mean_loss_over_documents_and_what_was_evaluated(learn
 
 def test_the_first_update_is_clipped_adamw_on_the_weighted_loss(learn, documents, tokenizer):
     """Written out with torch alone: one batch of all documents."""
-    run = learn(epochs=1, batch_size=5, micro_batch_size=5, lr=1e-2, weight_decay=0.1, clip_norm=0.3)
+    run = learn(epochs=1, batch_size=5, token_budget=10_000, lr=1e-2, weight_decay=0.1, clip_norm=0.3)
     run.run()
     model = theta(len(tokenizer)).train()
     trainable = [p for p in model.parameters() if p.requires_grad]
@@ -167,14 +167,16 @@ def test_the_first_update_is_clipped_adamw_on_the_weighted_loss(learn, documents
         torch.testing.assert_close(ours, reference, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("micro", [1, 2, 3, 4])
-def test_micro_batches_give_the_update_of_the_whole_batch(learn, micro):
-    def gradients(size: int) -> tuple[Adaptation, dict[str, torch.Tensor]]:
-        run = learn(epochs=1, batch_size=5, micro_batch_size=size, state=f"micro{size}")
+@pytest.mark.parametrize("budget", [1, 60, 120])
+def test_parts_of_a_batch_give_the_update_of_the_whole_batch(learn, documents, budget):
+    assert len(by_tokens(range(5), [len(row) for row in documents], budget)) > 1
+
+    def gradients(budget: int) -> tuple[Adaptation, dict[str, torch.Tensor]]:
+        run = learn(epochs=1, batch_size=5, token_budget=budget, state=f"budget{budget}")
         run.run()
         return run, {name: p.grad for name, p in run.trainable.items()}
 
-    (whole, wanted), (parts, found) = gradients(5), gradients(micro)
+    (whole, wanted), (parts, found) = gradients(10_000), gradients(budget)
     assert parts.losses_by_step == pytest.approx(whole.losses_by_step, rel=1e-6)
     for name, gradient in wanted.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)

@@ -13,6 +13,7 @@ from taalm.evaluate import EvaluateConfig
 from taalm.text import (
     Encoded,
     by_length,
+    by_tokens,
     check_length,
     collate,
     describe_truncation,
@@ -204,3 +205,13 @@ def test_the_flag_that_the_length_error_names_exists():
     flag = re.search(r"--[\w.]+", str(error.value))[0]
     with pytest.raises(UserError, match="Expected a"):  # known, or the message would be "unknown key"
         parse(EvaluateConfig, None, [flag, "no number"], "prog")
+
+
+@pytest.mark.parametrize("budget", [1, 10, 24, 1000])
+def test_parts_by_tokens_hold_every_text_once_and_stay_in_the_budget(budget):
+    lengths = [7, 3, 12, 5, 5, 9, 1]
+    parts = by_tokens([0, 2, 3, 4, 5, 6], lengths, budget)
+    assert sorted(index for part in parts for index in part) == [0, 2, 3, 4, 5, 6]
+    for part in parts:
+        assert len(part) == 1 or len(part) * max(lengths[index] for index in part) <= budget
+    assert len(parts) == {1: 6, 10: 5, 24: 3, 1000: 1}[budget]

@@ -21,9 +21,9 @@ from taalm.benchmarks.lama_ckl import data_folder
 from taalm.facts import read_facts
 from taalm.meta.hypergradient import HYPERGRADIENTS
 from taalm.meta.inner import InnerConfig
+from taalm.meta.lessons import Lessons
 from taalm.meta.objectives import ObjectiveConfig
 from taalm.meta.problem import Theta
-from taalm.meta.trainer import Lessons
 from taalm.models.base import ModelConfig, load_theta
 
 

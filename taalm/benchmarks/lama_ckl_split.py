@@ -26,6 +26,7 @@ from taalm.scoring import score_facts
 RAW = ("variant", "invariant_descriptive", "invariant_schematic")
 TUNING_TO_LEARN, TA_TRAIN_VARIANT, TUNING_KNOWN = 60, 100, 40
 SUMMARY = "split.json"
+FORMAT = 2  # a split made by other rules than these is made anew
 
 
 @dataclass
@@ -59,13 +60,14 @@ def split(rows: dict[str, Sequence[Fact]], accuracy: dict[str, dict[str, float]]
         return sorted(facts, key=lambda fact: (document_hash(fact), fact.uuid))
 
     variant = ordered(filter(unknown, rows["variant"]))
-    reported = max(0, len(variant) - TUNING_TO_LEARN - TA_TRAIN_VARIANT)
-    cuts = [_document_boundary(variant, place) for place in (reported, reported + TUNING_TO_LEARN)]
+    tuning, training = min(TUNING_TO_LEARN, len(variant) // 5), min(TA_TRAIN_VARIANT, len(variant) // 3)
+    reported = len(variant) - tuning - training
+    cuts = [_document_boundary(variant, place) for place in (reported, reported + tuning)]
     to_learn, tune_to_learn, train_variant = variant[: cuts[0]], variant[cuts[0] : cuts[1]], variant[cuts[1] :]
 
     invariant = {fact.uuid: fact for name in RAW[1:] for fact in rows[name]}
     known = {form: [f for f in ordered(invariant.values()) if accuracy[form][f.uuid] == 1] for form in FORMS}
-    cut = _document_boundary(known["descriptive"], TUNING_KNOWN)
+    cut = _document_boundary(known["descriptive"], min(TUNING_KNOWN, len(known["descriptive"]) // 3))
     tune_known, descriptive = known["descriptive"][:cut], known["descriptive"][cut:]
     tuned = {fact.evidence for fact in tune_known}
     schematic = [fact for fact in known["schematic"] if fact.evidence not in tuned]
@@ -103,7 +105,7 @@ def make_split(config: SplitConfig) -> Path:
     """Make the split unless it is there already; returns its folder. Raises UserError when raw rows are missing."""
     out = Path(config.out) if config.out else default_folder(config.model)
     raw = Path(config.data) / "LAMA_ckl"
-    described = {"model": config.model, "raw_sha256": {}}
+    described = {"format": FORMAT, "model": config.model, "raw_sha256": {}}
     if not raw.is_dir():
         raise UserError(f"--data {config.data!r}: no folder LAMA_ckl in it")
     rows = {name: read_facts(raw / f"{name}.jsonl") for name in RAW}
@@ -120,6 +122,11 @@ def make_split(config: SplitConfig) -> Path:
         for form in FORMS
     }
     files = split(rows, accuracy)
+    empty = [name for name, chosen in files.items() if not chosen]
+    if empty:
+        raise UserError(
+            f"--data {config.data}: {config.model} leaves no rows for {', '.join(empty)}; it needs more rows"
+        )
     for name, chosen in files.items():
         write_text(out / f"{name}.jsonl", "".join(_row(fact, config.model, accuracy) for fact in chosen))
     described["counts"] = {name: len(chosen) for name, chosen in files.items()}

@@ -50,10 +50,14 @@ class InnerProblem:
 
 
 class Hypergradient(NamedTuple):
-    """The task loss at theta' and its gradient with respect to the weights, (B, T-1)."""
+    """The task loss at theta', its gradient by the weights (B, T-1), and the tokens' influences q (B, T-1).
+
+    double_backward has no influences. With them `weight_gradient` is d/dw weighted_mean(q, w).
+    """
 
     task_loss: Tensor
     weight_gradient: Tensor
+    influence: Tensor | None = None
 
 
 class Step(NamedTuple):
@@ -192,7 +196,7 @@ def _adjoint(directional: Callable) -> Callable[[InnerProblem, Tensors, Tensor],
                 v_bar = {name: b2 * value for name, value in v_bar.items()}
         leaf_weights = weights.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(weighted_mean(influence, leaf_weights, problem.mask), leaf_weights)
-        return Hypergradient(task.detach(), gradient)
+        return Hypergradient(task.detach(), gradient, influence)
 
     return hypergradient
 

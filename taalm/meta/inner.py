@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 Tensors = Mapping[str, Tensor]
@@ -28,9 +29,9 @@ class InnerConfig:
     """AdamW epsilon."""
     weight_decay: float = 0.0
     """AdamW decoupled weight decay."""
-    warmup_steps: int = 1
+    warmup_steps: NonNegativeInt = 1
     """Steps before the differentiated ones; they fill the moments and are not differentiated."""
-    steps: int = 1
+    steps: PositiveInt = 1
     """Differentiated steps (K)."""
     mode: Literal["joint", "independent"] = "joint"
     """One theta' for the batch of documents (joint, cheaper) or one per document (independent, as published)."""

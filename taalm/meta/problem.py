@@ -66,10 +66,10 @@ class Theta:
             steps=self.inner.steps,
         )
 
-    def _parts(self, lesson: Lesson, weights: Tensor) -> Iterator[tuple[slice | int, Tensor, Lesson, Tensor]]:
+    def _parts(self, lesson: Lesson, weights: Tensor) -> Iterator[tuple[slice | int, slice | Tensor, Lesson, Tensor]]:
         """One part per theta': (row, where its real targets are, its lesson, its weights (b, t-1))."""
         if self.inner.mode == "joint":
-            yield slice(None), torch.ones_like(weights[0], dtype=torch.bool), lesson, weights
+            yield slice(None), slice(None), lesson, weights
             return
         for index in range(len(weights)):
             real = lesson.documents.attention_mask[index].bool()
@@ -82,17 +82,17 @@ class Theta:
         self, estimator: Callable[[InnerProblem, Tensors, Tensor], Hypergradient], lesson: Lesson, weights: Tensor
     ) -> Hypergradient:
         """Mean post-step task loss over the documents and its gradient by the weights (B, T-1)."""
-        gradient, losses = torch.zeros_like(weights), []
+        gradient, influence, losses = torch.zeros_like(weights), torch.zeros_like(weights), []
         parts = list(self._parts(self.prepare(lesson), weights.detach()))
         for row, targets, part, part_weights in parts:
             found = estimator(self.problem(part), self.theta_0, part_weights)
-            scaled = found.weight_gradient / len(parts)
-            if isinstance(row, int):
-                gradient[row, targets] = scaled[0]
+            gradient[row, targets] = found.weight_gradient.squeeze(0) / len(parts)
+            if found.influence is None:
+                influence = None
             else:
-                gradient = scaled
+                influence[row, targets] = found.influence.squeeze(0)
             losses.append(found.task_loss)
-        return Hypergradient(torch.stack(losses).mean(), gradient)
+        return Hypergradient(torch.stack(losses).mean(), gradient, influence)
 
     def post_step_loss(self, lesson: Lesson, weights: Tensor) -> float:
         """Mean task loss over the documents after learning them with these weights (B, T-1)."""

@@ -5,22 +5,23 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 from tqdm import tqdm
 
 from taalm.checkpoint import load_optimizer, load_parameters, load_state, optimizer_tensors, save_state, write_text
 from taalm.errors import UserError
-from taalm.facts import Fact
+from taalm.losses import target_mask, weighted_mean
 from taalm.meta.hypergradient import get_hypergradient
+from taalm.meta.lessons import Lessons
+from taalm.meta.memory import Memory
 from taalm.meta.observe import observe_weights, post_step_losses
-from taalm.meta.problem import Lesson, Theta
+from taalm.meta.problem import Theta
 from taalm.models.train_attention import TrainAttention
-from taalm.scoring import encode_probe
 from taalm.seeds import derive_seed
-from taalm.text import Batch, Encoded, by_length, collate, encode, pad_token, shuffled_buckets
+from taalm.text import Batch, shuffled_buckets
 from taalm.weighters import get_weighter
 
 
@@ -28,15 +29,15 @@ from taalm.weighters import get_weighter
 class OuterConfig:
     """The outer loop: how phi trains."""
 
-    steps: int = 60
+    steps: PositiveInt = 60
     """Outer steps."""
-    batch_size: int = 8
+    batch_size: PositiveInt = 8
     """Documents per outer step."""
     lr: float = 5e-4
     """AdamW learning rate of phi's LoRA."""
     head_lr: float = 2e-3
     """AdamW learning rate of phi's head."""
-    warmup_steps: int = 5
+    warmup_steps: NonNegativeInt = 5
     """Linear warm-up of both learning rates, in outer steps."""
     weight_decay: float = 0.0
     """AdamW decoupled weight decay."""
@@ -46,56 +47,14 @@ class OuterConfig:
     """Weight of the mean squared logit: no collapse onto a token, no sinking of all weights (docs/method.md)."""
     hypergradient: str = "jvp"
     """double_backward, jvp or finite_difference."""
-    max_length: int = 512
-    """Documents are cut to this many tokens."""
-    eval_every: int = 20
+    replay: NonNegativeInt = 0
+    """Further updates of phi after each outer step, on influences remembered from documents seen before."""
+    max_length: NonNegativeInt = 512
+    """Documents are cut to this many tokens; 0 cuts nothing."""
+    eval_every: NonNegativeInt = 20
     """Observe phi on the validation facts every so many steps; 0: only at the end."""
-    save_every: int = 10
+    save_every: PositiveInt = 10
     """Write the resumable state every so many steps."""
-
-
-class Lessons:
-    """Encoded facts of one file, handed out as lessons."""
-
-    def __init__(
-        self, tokenizer: Any, facts: Sequence[Fact], form: str, max_length: int, device: torch.device,
-        retained: Sequence[Encoded] = (), needs_unrelated: bool = False,
-    ):  # fmt: skip
-        self.facts, self.pad_id, self.device = list(facts), pad_token(tokenizer), device
-        self.documents = [encode(tokenizer, f.evidence, f.object_span(), max_length) for f in self.facts]
-        self.probes = [encode_probe(tokenizer, fact, form) for fact in self.facts]
-        self.lengths = [len(row) for row in self.documents]
-        self.retained, self.needs_unrelated = list(retained), needs_unrelated
-
-    def collate(self, rows: Sequence[Encoded]) -> Batch:
-        return collate(rows, self.pad_id).to(self.device)
-
-    def lesson(self, indices: Sequence[int], number: int = 0) -> Lesson:
-        """The facts `indices` as one lesson; `number` chooses the unrelated probes and the retained rows."""
-        unrelated = retained = None
-        if self.needs_unrelated:
-            unrelated = self.collate([self.probes[self._unrelated(index, number)] for index in indices])
-        if self.retained:
-            start = number * len(indices)
-            chosen = [self.retained[(start + offset) % len(self.retained)] for offset in range(len(indices))]
-            retained = self.collate(chosen)
-        documents = self.collate([self.documents[index] for index in indices])
-        return Lesson(documents, self.collate([self.probes[index] for index in indices]), unrelated, retained)
-
-    def _unrelated(self, index: int, number: int) -> int:
-        """Another fact that shares neither subject nor object nor document with fact `index`."""
-        fact = self.facts[index]
-        for offset in range(1, len(self.facts)):
-            other = (index + number + offset) % len(self.facts)
-            candidate = self.facts[other]
-            if {candidate.subject, candidate.object}.isdisjoint((fact.subject, fact.object)) and (
-                candidate.evidence != fact.evidence
-            ):
-                return other
-        raise UserError("the restriction term needs facts that share neither subject nor object; the file has none")
-
-    def in_batches(self, batch_size: int) -> list[list[int]]:
-        return by_length(self.lengths, batch_size)
 
 
 class MetaTrainer:
@@ -116,6 +75,7 @@ class MetaTrainer:
         )
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.step, self.bad_in_a_row, self.skipped, self.seconds = 0, 0, 0, 0.0
+        self.memory = Memory()
         self.log: list[dict] = []
 
     def run(self) -> dict:
@@ -125,7 +85,7 @@ class MetaTrainer:
         observed: dict = {}
         batches = self._batches()
         while self.step < self.config.steps:
-            entry = self.outer_step(self.train.lesson(next(batches), self.step))
+            entry = self.outer_step(next(batches))
             bar.update()
             bar.set_postfix(task=f"{entry['task_loss']:.3f}", tok_s=f"{entry['tokens_per_s']:.0f}")
             last = self.step == self.config.steps
@@ -153,21 +113,22 @@ class MetaTrainer:
             yield from order[done:]
             epoch, done = epoch + 1, 0
 
-    def outer_step(self, lesson: Lesson) -> dict:
-        """One update of phi; returns what is logged."""
+    def outer_step(self, indices: Sequence[int]) -> dict:
+        """Learn the documents `indices` with phi's weights, update phi by the outcome; returns what is logged."""
+        lesson = self.train.lesson(indices, self.step)
         started = time.perf_counter()
         torch.manual_seed(derive_seed(self.seed, self.step))  # phi's dropout, the same after a resume
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
         self.phi.train()
         documents = lesson.documents
-        logits = self.phi.logits(documents.input_ids, documents.attention_mask)
-        weights = self.phi.to_weights(logits, documents.attention_mask)[:, 1:]
+        logits, weights = self._weigh(documents)
         found = self.theta.hypergradient(self.estimate, lesson, weights)
-        surrogate = (found.weight_gradient * weights).sum() + self.config.anchor * self._squared_logits(
-            logits, documents
-        )
-        norm = self._update(surrogate, found.task_loss)
+        norm = self._update((found.weight_gradient * weights).sum(), logits, documents, found.task_loss)
+        if self.config.replay and found.influence is not None:
+            self.memory.keep(indices, self.train.documents, found.influence)
+            for number in range(self.config.replay):
+                self._replay(derive_seed(self.seed + number + 1, self.step))
         self.step += 1
         seconds = time.perf_counter() - started
         self.seconds += seconds
@@ -185,15 +146,29 @@ class MetaTrainer:
             "tokens_per_s": float(documents.attention_mask.sum()) / seconds,
         }
 
-    @staticmethod
-    def _squared_logits(logits: Tensor, documents: Batch) -> Tensor:
-        mask = documents.attention_mask
-        return ((logits.square() * mask).sum(1) / mask.sum(1)).mean()
+    def _weigh(self, documents: Batch) -> tuple[Tensor, Tensor]:
+        """phi's logits (B, T) and its weights at the targets (B, T-1)."""
+        logits = self.phi.logits(documents.input_ids, documents.attention_mask)
+        return logits, self.phi.to_weights(logits, documents.attention_mask)[:, 1:]
 
-    def _update(self, surrogate: Tensor, task_loss: Tensor) -> float:
-        """Step phi unless something is not finite. Raises UserError at the fifth bad step in a row."""
+    def _replay(self, seed: int) -> None:
+        """One update of phi on remembered influences."""
+        indices = self.memory.sample(self.config.batch_size, seed)
+        documents = self.train.collate([self.train.documents[index] for index in indices])
+        logits, weights = self._weigh(documents)
+        influence = self.memory.collate(indices, weights.shape[1]).to(weights.device)
+        task = weighted_mean(influence, weights, target_mask(documents.attention_mask))
+        self._update(task, logits, documents, task.detach())
+
+    def _update(self, task: Tensor, logits: Tensor, documents: Batch, task_loss: Tensor) -> float:
+        """Step phi on `task` and the anchor unless something is not finite; returns the gradient's norm.
+
+        Raises UserError at the fifth bad step in a row.
+        """
+        mask = documents.attention_mask
+        squared = ((logits.square() * mask).sum(1) / mask.sum(1)).mean()
         self.optimizer.zero_grad()
-        surrogate.backward()
+        (task + self.config.anchor * squared).backward()
         norm = torch.nn.utils.clip_grad_norm_(list(self.phi.trainable().values()), self.config.clip_norm)
         if torch.isfinite(norm) and torch.isfinite(task_loss):
             self.optimizer.step()
@@ -242,7 +217,7 @@ class MetaTrainer:
             "seconds": self.seconds,
             "log": self.log,
         }
-        save_state(self.state_file, tensors | optimizer_tensors(self.optimizer), values)
+        save_state(self.state_file, tensors | optimizer_tensors(self.optimizer) | self.memory.state(), values)
         write_text(self.folder / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in self.log))
 
     def resume(self) -> None:
@@ -253,6 +228,7 @@ class MetaTrainer:
         saved = {name.removeprefix("phi/"): value for name, value in tensors.items() if name.startswith("phi/")}
         load_parameters(self.phi.trainable(), saved, self.state_file)
         load_optimizer(self.optimizer, tensors)
+        self.memory.load(tensors)
         self.step, self.skipped, self.seconds = values["step"], values["skipped"], values["seconds"]
         self.bad_in_a_row, self.log = values["bad_in_a_row"], values["log"]
         if not self.quiet:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from safetensors import SafetensorError
 from torch import nn
@@ -28,13 +29,13 @@ class ModelConfig:
     """A packaged model (smollm2-135m), a local folder, or a hub id such as meta-llama/Llama-2-7b-hf."""
     adapter: Literal["lora", "qlora", "full"] = "lora"
     """What trains: LoRA on all linear layers but the head, LoRA over nf4 weights (qlora), or every weight (full)."""
-    r: int = 16
+    r: PositiveInt = 16
     """LoRA rank."""
-    alpha: int = 16
+    alpha: PositiveInt = 16
     """LoRA scale numerator: updates are multiplied by alpha / r."""
     dropout: float = 0.0
     """LoRA dropout."""
-    first_layer: int = 0
+    first_layer: NonNegativeInt = 0
     """LoRA goes into the layers from this one up; those below cost a forward pass only."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes an accelerator where there is one."""

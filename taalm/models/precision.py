@@ -24,7 +24,7 @@ def resolve_device(device: str) -> torch.device:
         try:
             return torch.device(device)
         except RuntimeError:
-            raise UserError(f"--model.device {device}: torch knows no such device") from None
+            raise UserError(f"device {device!r}: torch knows no such device") from None
     found = torch.accelerator.current_accelerator(check_available=True)
     return found or torch.device("cpu")
 

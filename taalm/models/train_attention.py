@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from transformers import AutoModel
 
@@ -29,11 +30,11 @@ class TrainAttentionConfig:
 
     backbone: str = "smollm2-135m"
     """The model under phi's head: packaged name, folder or hub id. It must share theta's tokenizer."""
-    layers: int = 0
+    layers: NonNegativeInt = 0
     """Use only the backbone's first so many layers; 0 uses all."""
-    r: int = 16
+    r: PositiveInt = 16
     """LoRA rank."""
-    alpha: int = 16
+    alpha: PositiveInt = 16
     """LoRA scale numerator."""
     dropout: float = 0.0
     """LoRA dropout."""

@@ -29,5 +29,5 @@ WEIGHTERS: dict[str, Callable[..., Weighter]] = {
 def get_weighter(name: str, phi: object | None = None) -> Weighter:
     """The weighter of that name. Raises UserError, listing the names, for an unknown one."""
     if name not in WEIGHTERS:
-        raise UserError(f"--weighter {name}: unknown; the weighters are {', '.join(sorted(WEIGHTERS))}")
+        raise UserError(f"no weighter {name!r}; the weighters are {', '.join(sorted(WEIGHTERS))}")
     return WEIGHTERS[name](phi)

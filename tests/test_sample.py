@@ -1,0 +1,57 @@
+"""Run: pytest tests/test_sample.py. The committed sample set keeps its promises and is what its maker makes."""
+
+import json
+from collections import Counter, defaultdict
+
+import pytest
+
+from preprocess.make_sample import invented_rows
+from taalm.benchmarks.lama_ckl import SAMPLE
+from taalm.facts import occurrences, read_facts
+
+FILES = (
+    "to_learn", "tune_to_learn", "ta_train", "not_to_forget_descriptive", "tune_not_to_forget", "not_to_forget_schematic",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def facts():
+    return {name: read_facts(SAMPLE / f"{name}.jsonl") for name in FILES}
+
+
+def test_the_invented_facts_are_what_the_maker_makes():
+    for name, rows in invented_rows(seed=42).items():
+        committed = (SAMPLE / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        assert [json.loads(line) for line in committed] == rows
+
+
+def test_no_answer_covers_more_than_a_tenth_of_its_relation(facts):
+    for name in ("to_learn", "ta_train"):
+        by_relation = defaultdict(Counter)
+        for fact in facts[name]:
+            by_relation[fact.relation_code][fact.object] += 1
+        assert len(by_relation) >= 8
+        for counter in by_relation.values():
+            assert max(counter.values()) <= max(1, sum(counter.values()) / 10)
+
+
+def test_documents_name_subject_first_and_object_first_and_the_object_elsewhere_too(facts):
+    for name in ("to_learn", "ta_train"):
+        first = sum(fact.object_first() for fact in facts[name]) / len(facts[name])
+        again = sum(len(occurrences(f.evidence, f.object)) > 1 for f in facts[name]) / len(facts[name])
+        assert 0.3 < first < 0.7 and again > 0.3
+
+
+def test_phi_never_sees_a_reported_fact_document_or_subject(facts):
+    for name in FILES:
+        if name != "ta_train":
+            for part in ("uuid", "evidence", "subject"):
+                assert {getattr(f, part) for f in facts["ta_train"]}.isdisjoint(getattr(f, part) for f in facts[name])
+
+
+def test_known_facts_are_known_to_the_packaged_model_and_tuning_rows_are_apart(facts):
+    for name in ("not_to_forget_descriptive", "tune_not_to_forget"):
+        assert all(fact.scores["descriptive"]["smollm2-135m"] == 1 for fact in facts[name])
+    assert all(fact.scores["schematic"]["smollm2-135m"] == 1 for fact in facts["not_to_forget_schematic"])
+    tuning = {fact.uuid for fact in facts["tune_not_to_forget"]}
+    assert tuning.isdisjoint(f.uuid for f in facts["not_to_forget_descriptive"] + facts["not_to_forget_schematic"])

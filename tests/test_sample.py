@@ -9,9 +9,8 @@ from preprocess.make_sample import invented_rows
 from taalm.benchmarks.lama_ckl import SAMPLE
 from taalm.facts import occurrences, read_facts
 
-FILES = (
-    "to_learn", "tune_to_learn", "ta_train", "not_to_forget_descriptive", "tune_not_to_forget", "not_to_forget_schematic",
-)  # fmt: skip
+KNOWN = ("not_to_forget_descriptive", "tune_not_to_forget", "not_to_forget_schematic")
+FILES = ("to_learn", "tune_to_learn", "ta_train", *KNOWN)
 
 
 @pytest.fixture(scope="module")

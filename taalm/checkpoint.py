@@ -96,3 +96,15 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]
             _, index, key = name.split("/")
             state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def plain(value: Any) -> Any:
+    """Tuples, paths and restricted numbers as YAML, JSON and pickles know them."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    for kind in (bool, int, float, str):  # jsonargparse's PositiveInt is a class of its own
+        if isinstance(value, kind):
+            return kind(value)
+    return str(value) if isinstance(value, Path) else value

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
-from taalm.checkpoint import write_text
+from taalm.checkpoint import plain, write_text
 from taalm.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -109,15 +109,6 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 def save_config(config: Any, path: Path) -> None:
     """Write the resolved configuration as YAML that --config reads again."""
     write_text(path, yaml.dump(plain(asdict(config)), Dumper=_Dumper, sort_keys=False))
-
-
-def plain(value: Any) -> Any:
-    """Tuples and paths as YAML and JSON know them."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def run_entry(main: Callable[[list[str]], None]) -> None:

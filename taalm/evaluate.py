@@ -18,7 +18,7 @@ from jsonargparse.typing import NonNegativeInt
 
 from taalm.adapt import Adaptation, AdaptConfig
 from taalm.benchmarks import lama_ckl
-from taalm.config import parse, plain, run_entry
+from taalm.config import parse, run_entry
 from taalm.errors import UserError
 from taalm.facts import Fact
 from taalm.models.base import ModelConfig, load_theta, position_limit
@@ -64,7 +64,7 @@ class EvaluateConfig:
     """Name of the result file; default <method>_seed<seed>."""
     out: str = "results/lamackl"
     """Folder of the result files."""
-    seed: NonNegativeInt = 42
+    seed: int = 42
     """Seed of the adapter's fresh weights and of the order of documents."""
     quiet: bool = False
     """No progress."""
@@ -205,7 +205,7 @@ def main(arguments: list[str]) -> None:
     if config.swap_halves:
         summary |= swapped(evaluation, lambda part: work / f"{part}.safetensors")
     result = {
-        "config": plain(asdict(config)),
+        "config": asdict(config),
         "method": config.method,
         "phi": str(evaluation.phi_folder) if evaluation.phi_folder else None,
         "facts": len(evaluation.facts),

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from taalm.checkpoint import write_bytes, write_text
+from taalm.checkpoint import plain, write_bytes, write_text
 from taalm.errors import UserError
 
 Result = dict[str, Any]
@@ -21,7 +21,8 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def save_result(path: Path, result: Result) -> None:
-    """Write `path` (.pkl) and its JSON twin, each atomically."""
+    """Write `path` (.pkl) and its JSON twin, each atomically; subclasses of plain types become plain."""
+    result = plain(result)
     write_bytes(path, pickle.dumps(result, protocol=4))
     write_text(path.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
 

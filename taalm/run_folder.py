@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from taalm.config import plain, save_config
+from taalm.checkpoint import plain
+from taalm.config import save_config
 from taalm.errors import UserError
 
 
@@ -23,11 +24,11 @@ def claim(folder: Path, config: Any, keep: Sequence[str] = ()) -> None:
     """Write `config` into the folder as config.yaml, or check that it is the one that lies there.
 
     The settings named in `keep` may differ (a run may be made longer). Raises UserError, naming the first setting
-    that differs, for another run's folder.
+    that differs, for another run's folder. A run that left nothing but its config.yaml holds no claim.
     """
     path = folder / "config.yaml"
     wanted = plain(asdict(config))
-    if path.exists():
+    if path.exists() and any(found != path for found in folder.iterdir()):
         before, now = flatten(yaml.safe_load(path.read_text())), flatten(wanted)
         for key in sorted(set(before) | set(now)):
             if key not in keep and before.get(key) != now.get(key):

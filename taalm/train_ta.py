@@ -52,7 +52,7 @@ class TrainTAConfig:
     """Folder of the run under --out; default seed<seed>."""
     out: str = "runs/train_ta/lama_ckl"
     """Where runs lie."""
-    seed: NonNegativeInt = 42
+    seed: int = 42
     """Seed of phi's and theta's fresh weights and of the order of documents."""
     quiet: bool = False
     """No progress."""

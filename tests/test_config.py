@@ -186,6 +186,9 @@ def test_a_saved_configuration_read_again_is_the_same(tmp_path):
 def test_a_folder_is_refused_to_another_configuration_by_the_settings_name(tmp_path):
     folder = tmp_path / "run"
     claim(folder, read())
+    claim(folder, read("--seed", "1"))  # nothing was done yet: the folder is free
+    claim(folder, read())
+    (folder / "state.safetensors").touch()
     claim(folder, read())
     before = (folder / "config.yaml").read_text()
     with pytest.raises(UserError, match=r"run holds a run with --adapt\.lr 0\.0003, this one has 0\.1; .* --name"):
@@ -195,6 +198,7 @@ def test_a_folder_is_refused_to_another_configuration_by_the_settings_name(tmp_p
 
 def test_settings_that_may_differ_do_not_matter(tmp_path):
     claim(tmp_path, read())
+    (tmp_path / "state.safetensors").touch()
     claim(tmp_path, read("--quiet", "true", "--adapt.epochs", "9"), keep=("quiet", "adapt.epochs"))
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["adapt"]["epochs"] == 9
     with pytest.raises(UserError, match="--quiet True, this one has False"):

@@ -16,6 +16,16 @@ from taalm.models.train_attention import TrainAttention, TrainAttentionConfig
 from taalm.text import collate, encode
 from tests.conftest import tiny_gpt2, tiny_llama
 
+
+@pytest.fixture(scope="module")
+def wide_folder(tmp_path_factory, tokenizer):
+    """A Llama wide enough for bitsandbytes' 4-bit blocks."""
+    folder = tmp_path_factory.mktemp("models") / "wide-llama"
+    tiny_llama(len(tokenizer), hidden_size=64).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 TEXTS = ("The capital of France is Paris .", "Laurie Anderson is a poet by profession .")
 
 
@@ -26,25 +36,26 @@ def batch(tokenizer):
 
 
 @pytest.mark.parametrize("adapter", ["lora", "qlora", "full"])
-def test_every_adapter_trains_what_it_should_and_starts_from_the_base(adapter, tiny_folder, batch):
-    model, _ = load_theta(ModelConfig(name=str(tiny_folder), adapter=adapter, r=4, precision="fp32"))
+def test_every_adapter_trains_what_it_should_and_starts_from_the_base(adapter, wide_folder, batch):
+    model, _ = load_theta(ModelConfig(name=str(wide_folder), adapter=adapter, r=4, precision="fp32"))
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     if adapter == "full":
         assert trainable == {name for name, _ in model.named_parameters()}
     else:
         assert trainable and all("lora_" in name for name in trainable)
         assert not any("lm_head" in name for name in trainable)
-    base, _ = load_model(str(tiny_folder), precision="fp32")
-    with torch.no_grad():
-        difference = (model(**batch.inputs()).logits - base(**batch.inputs()).logits).abs().max()
-    assert difference < (0.5 if adapter == "qlora" else 1e-5)  # nf4 rounds the weights
+    if adapter != "full":
+        with torch.no_grad():
+            adapted = model(**batch.inputs()).logits
+            with model.disable_adapter():
+                torch.testing.assert_close(adapted, model(**batch.inputs()).logits)
     loss = model(**batch.inputs()).logits.logsumexp(-1).sum()
     loss.backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
-def test_hypergradients_through_4_bit_weights_agree(tiny_folder, batch):
-    model, _ = load_theta(ModelConfig(name=str(tiny_folder), adapter="qlora", r=4, precision="fp32"))
+def test_hypergradients_through_4_bit_weights_agree(wide_folder, batch):
+    model, _ = load_theta(ModelConfig(name=str(wide_folder), adapter="qlora", r=4, precision="fp32"))
     theta = Theta(model, InnerConfig(lr=1e-2), ObjectiveConfig())
     weights = torch.rand(batch.attention_mask[:, 1:].shape, generator=torch.Generator().manual_seed(0)) + 0.1
     found = {

@@ -43,7 +43,8 @@ def test_the_main_job_trains_phi_and_evaluates_every_method_from_any_folder(tiny
     assert trained.returncode == 0, trained.stderr
     for method in ("finetune", "targeted", "oracle"):
         done = run_script(
-            f"eval/lamackl/{method}.sh", tmp_path, "--model.name", tiny_folder, "--adapt.epochs", 1, "--out", "results",
+            f"eval/lamackl/{method}.sh", tmp_path, "--model.name", tiny_folder, "--adapt.epochs", 1,
+            "--model.first_layer", 0, "--out", "results",
             "--phi_runs", "phis", TAALM_DATA=str(sample_folder),
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -67,7 +68,7 @@ def test_quickstart_ends_with_a_table_and_a_picture(tiny_folder, tmp_path):
         "quickstart.sh", tmp_path,
         QUICKSTART_OUT=str(tmp_path),
         QUICKSTART_TRAIN=f"{TINY_TRAIN} --theta.name {tiny_folder} --phi.backbone {tiny_folder}",
-        QUICKSTART_EVAL=f"--limit 6 --adapt.epochs 1 --model.name {tiny_folder}",
+        QUICKSTART_EVAL=f"--limit 6 --adapt.epochs 1 --model.first_layer 0 --model.name {tiny_folder}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert all(word in done.stdout for word in ("do-nothing", "relation-majority", "finetune", "targeted", "oracle"))

@@ -67,7 +67,7 @@ def split(rows: dict[str, Sequence[Fact]], accuracy: dict[str, dict[str, float]]
 
     invariant = {fact.uuid: fact for name in RAW[1:] for fact in rows[name]}
     known = {form: [f for f in ordered(invariant.values()) if accuracy[form][f.uuid] == 1] for form in FORMS}
-    cut = _document_boundary(known["descriptive"], min(TUNING_KNOWN, len(known["descriptive"]) // 3))
+    cut = _document_boundary(known["descriptive"], min(TUNING_KNOWN, len(known["descriptive"]) // 2))
     tune_known, descriptive = known["descriptive"][:cut], known["descriptive"][cut:]
     tuned = {fact.evidence for fact in tune_known}
     schematic = [fact for fact in known["schematic"] if fact.evidence not in tuned]
@@ -122,11 +122,6 @@ def make_split(config: SplitConfig) -> Path:
         for form in FORMS
     }
     files = split(rows, accuracy)
-    empty = [name for name, chosen in files.items() if not chosen]
-    if empty:
-        raise UserError(
-            f"--data {config.data}: {config.model} leaves no rows for {', '.join(empty)}; it needs more rows"
-        )
     for name, chosen in files.items():
         write_text(out / f"{name}.jsonl", "".join(_row(fact, config.model, accuracy) for fact in chosen))
     described["counts"] = {name: len(chosen) for name, chosen in files.items()}

@@ -117,8 +117,8 @@ def load_model(
     model.config.use_cache = False
     if not four_bit:  # bitsandbytes repacks 4-bit weights one way in eval mode on some CPUs
         model.to(place).eval()
-        if frozen:
-            freeze_linears(model, bf16)
+    if frozen:
+        freeze_linears(model, bf16)
     return model, load_tokenizer(name)
 
 

@@ -7,8 +7,9 @@ weights in bfloat16 and round their input; all else (what trains, attention, nor
 """
 
 import ctypes
-from typing import Literal
+from typing import Any, Literal
 
+import bitsandbytes
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,49 +39,69 @@ def wants_bf16(precision: Precision, device: torch.device) -> bool:
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def _dense(weight: Tensor, quant_state: Any, dtype: torch.dtype) -> Tensor:
+    """The weight (out, in) to multiply by: itself, or 4-bit data made whole."""
+    if quant_state is None:
+        return weight
+    return bitsandbytes.functional.dequantize_4bit(weight, quant_state).to(dtype)
+
+
 class FrozenProduct(torch.autograd.Function):
-    """y = x W^T in W's type, for a W that never trains. x (..., in), W (out, in) -> y (..., out) in x's type.
+    """y = x W^T (x W if `transposed`) for a W that never trains. x (..., in), W (out, in) -> y (..., out) in x's type.
 
     Written out for forward mode: the ordinary rule materialises a zero tangent for W and multiplies by it, three
-    products a dual forward instead of two. Backward is the same Function on W^T, so it can be differentiated again.
+    products a dual forward instead of two, and bitsandbytes' 4-bit product has none at all (it silently drops the
+    tangent). Backward is the same Function transposed, so it can be differentiated again; a 4-bit W is kept as it is
+    and made whole where it is needed.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor) -> Tensor:
-        return F.linear(x.to(weight.dtype), weight).to(x.dtype)
+    def forward(x: Tensor, weight: Tensor, quant_state: Any, dtype: torch.dtype, transposed: bool) -> Tensor:
+        dense = _dense(weight, quant_state, dtype)
+        return F.linear(x.to(dtype), dense.t() if transposed else dense).to(x.dtype)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        _, ctx.weight = inputs
+        _, *ctx.matrix, ctx.transposed = inputs
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        return FrozenProduct.apply(gradient, ctx.weight.t()), None
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        return FrozenProduct.apply(gradient, *ctx.matrix, not ctx.transposed), None, None, None, None
 
     @staticmethod
-    def jvp(ctx, x_tangent: Tensor, _) -> Tensor:
-        return FrozenProduct.apply(x_tangent, ctx.weight)
+    def jvp(ctx, x_tangent: Tensor, *_) -> Tensor:
+        return FrozenProduct.apply(x_tangent, *ctx.matrix, ctx.transposed)
 
 
 class FrozenLinear(nn.Linear):
     """An nn.Linear whose weight and bias never train."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y = FrozenProduct.apply(x, self.weight)
+        y = FrozenProduct.apply(x, self.weight, None, self.weight.dtype, False)
+        return y if self.bias is None else y + self.bias
+
+
+class FrozenLinear4bit(bitsandbytes.nn.Linear4bit):
+    """bitsandbytes' 4-bit linear layer with a product that forward mode goes through."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = FrozenProduct.apply(x, self.weight, self.weight.quant_state, self.compute_dtype, False)
         return y if self.bias is None else y + self.bias
 
 
 def freeze_linears(model: nn.Module, bf16: bool) -> None:
-    """Turn the frozen linear layers of `model` into FrozenLinear, with bfloat16 weights if `bf16`.
+    """Turn the frozen linear layers of `model` into frozen ones, dense ones with bfloat16 weights if `bf16`.
 
     The language-model head keeps its type: logits rounded to bfloat16 would tie often (steps of 0.06 at 16), and a tie
     decides a probe. Call before adapters are added, so that their own layers stay ordinary.
     """
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     for module in model.modules():
-        if type(module) is nn.Linear and not module.weight.requires_grad:
+        if type(module) is bitsandbytes.nn.Linear4bit:
+            module.__class__ = FrozenLinear4bit
+        elif type(module) is nn.Linear and not module.weight.requires_grad:
             module.__class__ = FrozenLinear
             if bf16 and module is not head:
                 module.weight.data = module.weight.data.bfloat16()

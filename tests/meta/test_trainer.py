@@ -1,0 +1,141 @@
+"""Run: pytest tests/meta/test_trainer.py. The outer loop on a tiny model: resume, replay, bad gradients, lessons."""
+
+import json
+
+import pytest
+import torch
+
+from taalm.errors import UserError
+from taalm.facts import read_facts
+from taalm.losses import target_mask, weighted_mean
+from taalm.meta.hypergradient import HYPERGRADIENTS, Hypergradient
+from taalm.meta.inner import InnerConfig
+from taalm.meta.lessons import Lessons
+from taalm.meta.objectives import ObjectiveConfig
+from taalm.meta.observe import object_ratios, uncommon
+from taalm.meta.problem import Theta
+from taalm.meta.trainer import MetaTrainer, OuterConfig
+from taalm.models.base import ModelConfig, load_theta
+from taalm.models.train_attention import TrainAttention, TrainAttentionConfig
+from taalm.text import Batch
+
+
+@pytest.fixture
+def make(tiny_folder, sample_folder, tmp_path):
+    """make(mode, **OuterConfig fields) builds a trainer; the same name, the same folder."""
+
+    def build(name="run", mode="independent", restriction=0.0, **fields) -> MetaTrainer:
+        torch.manual_seed(0)
+        model, tokenizer = load_theta(ModelConfig(name=str(tiny_folder), r=2, precision="fp32"))
+        theta = Theta(model, InnerConfig(lr=1e-2, mode=mode), ObjectiveConfig(restriction=restriction))
+        phi = TrainAttention.create(TrainAttentionConfig(backbone=str(tiny_folder), r=2, dropout=0.1, precision="fp32"))
+        facts = read_facts(sample_folder / "ta_train.jsonl")[:10]
+        lessons = Lessons(
+            tokenizer, facts, "schematic", 150, torch.device("cpu"), needs_unrelated=bool(restriction)
+        )  # fmt: skip
+        config = OuterConfig(**{"steps": 6, "batch_size": 4, "save_every": 1, "eval_every": 0, **fields})
+        return MetaTrainer(theta, phi, lessons, None, config, tmp_path / name, seed=3, quiet=True)
+
+    return build
+
+
+def same_weights(one: MetaTrainer, two: MetaTrainer) -> bool:
+    pairs = zip(one.phi.trainable().values(), two.phi.trainable().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("replay", [0, 2])
+def test_training_cut_anywhere_and_resumed_is_the_uninterrupted_one(make, replay):
+    whole = make("whole", replay=replay)
+    whole.run()
+    for cut in (1, 3, 5):
+        make(f"cut{cut}", replay=replay, steps=cut).run()
+        resumed = make(f"cut{cut}", replay=replay)
+        resumed.run()
+        assert [e["task_loss"] for e in resumed.log] == [e["task_loss"] for e in whole.log]
+        assert same_weights(resumed, whole)
+
+
+def test_every_epoch_has_another_order_and_holds_every_fact_once(make):
+    batches, trainer = [], make()
+    stream = trainer._batches()
+    for _ in range(6):
+        batches.append(next(stream))
+    first, second = (sorted(i for batch in part for i in batch) for part in (batches[:3], batches[3:]))
+    assert first == second == list(range(10)) and batches[:3] != batches[3:]
+
+
+@pytest.mark.parametrize("mode", ["joint", "independent"])
+def test_influences_give_the_weight_gradient(make, mode):
+    """What replay learns from is, for fresh influences, the hypergradient itself."""
+    trainer = make(mode=mode)
+    lesson = trainer.train.lesson([0, 3, 5])
+    weights = torch.rand(lesson.documents.attention_mask[:, 1:].shape).requires_grad_()
+    found = trainer.theta.hypergradient(HYPERGRADIENTS["jvp"], lesson, weights)
+    mask = target_mask(lesson.documents.attention_mask)
+    trainer.memory.keep([0, 3, 5], trainer.train.documents, found.influence)
+    kept = trainer.memory.collate([0, 3, 5], weights.shape[1])
+    (gradient,) = torch.autograd.grad(weighted_mean(kept, weights, mask), weights)
+    torch.testing.assert_close(gradient, found.weight_gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_replay_changes_what_phi_learns(make):
+    plain, replayed = make("plain"), make("replayed", replay=2)
+    plain.run()
+    replayed.run()
+    assert not same_weights(plain, replayed)
+
+
+def not_finite(calls: list, bad) -> object:
+    """An estimator whose n-th result is NaN when bad(n)."""
+
+    def estimate(problem, theta, weights):
+        calls.append(1)
+        value = float("nan") if bad(len(calls)) else 1.0
+        return Hypergradient(torch.tensor(value), torch.full_like(weights, value))
+
+    return estimate
+
+
+def test_a_gradient_that_is_no_number_is_skipped_and_counted(make):
+    trainer = make(mode="joint")
+    trainer.estimate = not_finite([], lambda n: n in (2, 4, 5))
+    trainer.run()
+    assert trainer.skipped == 3
+    assert all(torch.isfinite(p).all() for p in trainer.phi.parameters())
+
+
+def test_five_such_gradients_in_a_row_stop_the_run_with_an_explanation(make):
+    trainer = make(mode="joint", steps=20)
+    trainer.estimate = not_finite([], lambda n: n > 3)
+    with pytest.raises(UserError, match=r"five outer steps in a row.*lower --inner\.lr"):
+        trainer.run()
+    assert trainer.step == 7  # the eighth step was the fifth bad one
+
+
+def test_an_unrelated_probe_shares_neither_subject_nor_object_nor_document(make):
+    lessons = make(restriction=1.0).train
+    for index, fact in enumerate(lessons.facts):
+        for number in range(3):
+            other = lessons.facts[lessons._unrelated(index, number)]
+            assert other.subject != fact.subject and other.object != fact.object and other.evidence != fact.evidence
+
+
+def test_the_log_is_json_lines_with_the_step_numbers(make, tmp_path):
+    make().run()
+    entries = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in entries] == list(range(1, 7))
+
+
+def test_object_ratio_is_the_objects_mean_weight_over_that_of_all_targets():
+    mask = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]])
+    answer = torch.tensor([[0, 0, 1, 0, 0], [0, 0, 0, 1, 1]]).bool()
+    weights = torch.tensor([[9.0, 1.0, 4.0, 1.0, 7.0], [9.0, 1.0, 1.0, 2.0, 4.0]])
+    batch = Batch(torch.zeros_like(mask), mask, answer)
+    torch.testing.assert_close(object_ratios(weights, batch), torch.tensor([2.0, 1.5]))
+
+
+def test_the_commonest_object_of_a_relation_is_no_uncommon_one(sample_folder):
+    facts = read_facts(sample_folder / "ta_train.jsonl")[:3]
+    same = [facts[0], facts[0], facts[1]]
+    assert uncommon(same)[:2] == [False, False]

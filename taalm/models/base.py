@@ -115,11 +115,11 @@ def load_model(
     model = load_pretrained(auto_class, name, **options)
     model.requires_grad_(not frozen)
     model.config.use_cache = False
-    if not four_bit:  # bitsandbytes repacks 4-bit weights one way in eval mode on some CPUs
-        model.to(place).eval()
+    if not four_bit:  # those lie on their device already
+        model.to(place)
     if frozen:
         freeze_linears(model, bf16)
-    return model, load_tokenizer(name)
+    return model.eval(), load_tokenizer(name)
 
 
 def add_lora(

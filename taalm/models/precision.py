@@ -84,7 +84,10 @@ class FrozenLinear(nn.Linear):
 
 
 class FrozenLinear4bit(bitsandbytes.nn.Linear4bit):
-    """bitsandbytes' 4-bit linear layer with a product that forward mode goes through."""
+    """bitsandbytes' 4-bit linear layer with a product that forward mode goes through.
+
+    Its own forward also repacks the weights one way in eval mode on some CPUs, so that they cannot train afterwards.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         y = FrozenProduct.apply(x, self.weight, self.weight.quant_state, self.compute_dtype, False)

@@ -96,7 +96,7 @@ class SplitModel:
         """Whether both ways give the same logits; not so for a model that adds positions to inputs_embeds (GPT-2)."""
         real, found = whole.attention_mask.bool(), []
         for batch in (whole, short):
-            torch.manual_seed(0)  # the same dropout in the trained layers; 4-bit models cannot be put into eval mode
+            torch.manual_seed(0)  # the same dropout in the trained layers
             found.append(self.logits(batch)[real])
         return torch.allclose(*found, rtol=1e-3, atol=1e-3)
 

@@ -203,7 +203,7 @@ def test_the_flag_that_the_length_error_names_exists():
     with pytest.raises(UserError) as error:
         check_length(257, 256, "f.jsonl:3")
     flag = re.search(r"--[\w.]+", str(error.value))[0]
-    with pytest.raises(UserError, match="Expected a"):  # known, or the message would be "unknown key"
+    with pytest.raises(UserError, match="Not of type"):  # known, or the message would be "unknown key"
         parse(EvaluateConfig, None, [flag, "no number"], "prog")
 
 

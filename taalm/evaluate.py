@@ -175,7 +175,7 @@ def halves(facts: list[Fact], seed: int) -> list[list[Fact]]:
 
 
 def swapped(evaluation: Evaluation, state: Callable[[str], Path]) -> dict[str, float | None]:
-    """Read knowledge (DESIGN 5): adapt to each half alone, ask about both."""
+    """Read knowledge (docs/lama_ckl.md): adapt to each half alone, ask about both."""
     accuracies, members = [], []
     for index, part in enumerate(halves(evaluation.facts, evaluation.config.seed)):
         print(f"half {index + 1}: adapting to {len(part)} of {len(evaluation.facts)} facts")

@@ -11,7 +11,7 @@ EPS = 1e-6
 
 
 def target_mask(attention_mask: Tensor) -> Tensor:
-    """Which targets count: m_t of DESIGN 3, (B, T) -> (B, T-1) float.
+    """Which targets count: m_t of docs/method.md, (B, T) -> (B, T-1) float.
 
     A target counts if it and the token before it are real. So BOS (the first real token) and padding
     never count, on whichever side the padding lies.
@@ -43,5 +43,5 @@ def document_means(values: Tensor, weights: Tensor, mask: Tensor) -> Tensor:
 
 
 def weighted_mean(values: Tensor, weights: Tensor, mask: Tensor) -> Tensor:
-    """L(theta; D, w) of DESIGN 3: the mean over documents of each document's weighted mean, a scalar."""
+    """L(theta; D, w) of docs/method.md: the mean over documents of each document's weighted mean, a scalar."""
     return document_means(values, weights, mask).mean()

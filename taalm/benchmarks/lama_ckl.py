@@ -81,7 +81,7 @@ def relation_majority(facts: Sequence[Fact]) -> float:
 
 
 def summary(history: Mapping[int, Mapping], facts: Sequence[Fact]) -> dict[str, Any]:
-    """Top Acc, Epoch, NF Acc, Total Knowledge; the final epoch's values; the honest ones of DESIGN 5 (final epoch)."""
+    """Top Acc, Epoch, NF Acc, Total Knowledge, and the final values of docs/lama_ckl.md."""
     top_epoch = max(history, key=lambda epoch: (history[epoch]["acc_changed"], -epoch))
     top, last = history[top_epoch], history[max(history)]
     accuracy = {uuid: outcome[0] for uuid, outcome in last["to_learn"].items()}

@@ -1,4 +1,4 @@
-"""The LAMA-ckl split tailored to one model (DESIGN 5): `python -m taalm.benchmarks.lama_ckl_split --data DIR`.
+"""The LAMA-ckl split tailored to one model (docs/lama_ckl.md): `python -m taalm.benchmarks.lama_ckl_split --data DIR`.
 
 From the published rows (LAMA_ckl/variant.jsonl, invariant_descriptive.jsonl, invariant_schematic.jsonl) it takes
 - TO-LEARN: variant rows on which the model has accuracy 0 in both forms, split by a hash of the document into

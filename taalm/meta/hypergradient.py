@@ -1,4 +1,4 @@
-"""d task loss(theta') / d weights, three ways that give the same numbers (DESIGN 3).
+"""d task loss(theta') / d weights, three ways that give the same numbers (docs/method.md).
 
 theta' comes from theta by `warmup_steps` AdamW steps (not differentiated) and K differentiated ones on the weighted
 document loss. Letters: B documents, T tokens; parameters are dicts of theta's trainable tensors.
@@ -139,7 +139,7 @@ def _forward_mode(
         return q, {n: forward_ad.unpack_dual(g).tangent.detach() for n, g in gradients.items()}
 
 
-FD_SCALE = 0.01  # of the relative size of a central-difference step; DESIGN 8 measured 4e-3 error in float32
+FD_SCALE = 0.01  # length of a central-difference step in float32; a hundredth of it in float64
 
 
 def _central_differences(

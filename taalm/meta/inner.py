@@ -19,7 +19,7 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass
 class InnerConfig:
-    """The inner step: how theta learns a document from its weighted loss (DESIGN 3)."""
+    """The inner step: how theta learns a document from its weighted loss (docs/method.md)."""
 
     lr: float = 3e-3
     """AdamW learning rate."""

@@ -1,7 +1,7 @@
 """A model split at its first trained layer: what enters that layer is computed once per text and reused.
 
 When only the layers from `first_layer` up train, the layers below give the same states in every pass and every epoch.
-Meta-steps, adaptation and scoring run them once (DESIGN 3: nothing below the first trained parameter depends on it).
+Meta-steps, adaptation and scoring run them once (nothing below the first trained parameter depends on it).
 """
 
 import contextlib

@@ -16,7 +16,7 @@ and d task / d w = d/dw weighted_mean(q, w): the adjoint of g is u, and u . grad
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -98,9 +98,7 @@ def adapt(problem: InnerProblem, theta: Tensors, weights: Tensor) -> dict[str, T
 
 def double_backward(problem: InnerProblem, theta: Tensors, weights: Tensor) -> Hypergradient:
     """The reference: differentiate through the gradients of the K steps."""
-    warm = InnerProblem(
-        problem.token_losses, problem.task_loss, problem.mask, problem.optimizer, problem.warmup_steps, 0
-    )
+    warm = replace(problem, steps=0)
     start, state, _ = _run(warm, theta, weights.detach())
     parameters: Tensors = _leaves(start)
     leaf_weights = weights.detach().requires_grad_()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from taalm.facts import Fact
+from taalm.losses import target_mask
 from taalm.meta.problem import Lesson, Theta
 from taalm.models.train_attention import TrainAttention
 from taalm.text import Batch
@@ -15,9 +16,8 @@ from taalm.text import Batch
 
 def object_ratios(weights: Tensor, batch: Batch) -> Tensor:
     """Mean weight of the object's tokens over the mean weight of all real targets, per document: (B, T) -> (B,)."""
-    real = batch.attention_mask.clone()
-    real[:, 1:] *= batch.attention_mask[:, :-1]
-    real[:, 0] = 0
+    real = torch.zeros_like(weights)
+    real[:, 1:] = target_mask(batch.attention_mask)
     chosen = batch.answer * real
 
     def mean(mask: Tensor) -> Tensor:

@@ -71,11 +71,7 @@ class Theta:
         if self.inner.mode == "joint":
             yield slice(None), slice(None), lesson, weights
             return
-        for index in range(len(weights)):
-            real = lesson.documents.attention_mask[index].bool()
-            first = int(real.nonzero()[0])
-            targets = real[1:].clone()
-            targets[:first] = False  # the first real token is not a target of its own document
+        for index, targets in enumerate(target_mask(lesson.documents.attention_mask).bool()):
             yield index, targets, lesson.row(index), weights[index, targets][None]
 
     def hypergradient(
@@ -99,12 +95,7 @@ class Theta:
         losses = []
         for _, _, part, part_weights in self._parts(self.prepare(lesson), weights.detach()):
             problem = self.problem(part)
+            learned = adapt(problem, self.theta_0, part_weights)
             with torch.no_grad():
-                losses.append(problem.task_loss(adapt_with_gradients(problem, self.theta_0, part_weights)))
+                losses.append(problem.task_loss(learned))
         return float(torch.stack(losses).mean())
-
-
-def adapt_with_gradients(problem: InnerProblem, theta: Tensors, weights: Tensor) -> dict[str, Tensor]:
-    """`adapt` from inside a no_grad block."""
-    with torch.enable_grad():
-        return adapt(problem, theta, weights)

@@ -19,6 +19,7 @@ from transformers import AutoModel
 
 from taalm.checkpoint import load_parameters, load_state, save_state, write_text
 from taalm.errors import UserError
+from taalm.losses import target_mask
 from taalm.models.base import add_lora, load_model
 from taalm.models.precision import Precision, resolve_device
 from taalm.text import position_ids
@@ -94,7 +95,7 @@ class TrainAttention(nn.Module):
     def to_weights(self, logits: Tensor, attention_mask: Tensor) -> Tensor:
         """Weights from logits, (B, T): 0 on padding and on BOS, which is nobody's target."""
         target = torch.zeros_like(attention_mask, dtype=torch.bool)
-        target[:, 1:] = (attention_mask[:, 1:] * attention_mask[:, :-1]).bool()
+        target[:, 1:] = target_mask(attention_mask).bool()
         if self.config.weights == "sigmoid":
             return torch.sigmoid(logits) * target
         share = torch.softmax(logits.masked_fill(~target, torch.finfo(logits.dtype).min), dim=1) * target

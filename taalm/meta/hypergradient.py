@@ -50,14 +50,10 @@ class InnerProblem:
 
 
 class Hypergradient(NamedTuple):
-    """The task loss at theta', its gradient by the weights (B, T-1), and the tokens' influences q (B, T-1).
-
-    double_backward has no influences. With them `weight_gradient` is d/dw weighted_mean(q, w).
-    """
+    """The task loss at theta' and its gradient by the weights (B, T-1)."""
 
     task_loss: Tensor
     weight_gradient: Tensor
-    influence: Tensor | None = None
 
 
 class Step(NamedTuple):
@@ -120,15 +116,20 @@ class _PlainSilu(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def loss_slopes(token_losses: TokenLosses, parameters: Tensors, direction: Tensors) -> Tensor:
+    """d/deps l_t(parameters + eps direction) at 0, (B, T-1), by one forward-mode pass."""
+    with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        duals = {name: forward_ad.make_dual(p.detach(), direction[name]) for name, p in parameters.items()}
+        return forward_ad.unpack_dual(token_losses(duals)).tangent
+
+
 def _forward_mode(
     problem: InnerProblem, step: Step, weights: Tensor, direction: Tensors, curvature: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """q (B, T-1) along `direction`, and H u where wanted, by one forward-mode pass."""
+    if not curvature:
+        return loss_slopes(problem.token_losses, step.parameters, direction), {}
     with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
-        if not curvature:
-            with torch.no_grad():
-                duals = {n: forward_ad.make_dual(p.detach(), direction[n]) for n, p in step.parameters.items()}
-                return forward_ad.unpack_dual(problem.token_losses(duals)).tangent, {}
         duals = {n: forward_ad.make_dual(p, direction[n]) for n, p in _leaves(step.parameters).items()}
         with _PlainSilu():
             losses = problem.token_losses(duals)
@@ -194,7 +195,7 @@ def _adjoint(directional: Callable) -> Callable[[InnerProblem, Tensors, Tensor],
                 v_bar = {name: b2 * value for name, value in v_bar.items()}
         leaf_weights = weights.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(weighted_mean(influence, leaf_weights, problem.mask), leaf_weights)
-        return Hypergradient(task.detach(), gradient, influence)
+        return Hypergradient(task.detach(), gradient)
 
     return hypergradient
 

@@ -78,17 +78,13 @@ class Theta:
         self, estimator: Callable[[InnerProblem, Tensors, Tensor], Hypergradient], lesson: Lesson, weights: Tensor
     ) -> Hypergradient:
         """Mean post-step task loss over the documents and its gradient by the weights (B, T-1)."""
-        gradient, influence, losses = torch.zeros_like(weights), torch.zeros_like(weights), []
+        gradient, losses = torch.zeros_like(weights), []
         parts = list(self._parts(self.prepare(lesson), weights.detach()))
         for row, targets, part, part_weights in parts:
             found = estimator(self.problem(part), self.theta_0, part_weights)
             gradient[row, targets] = found.weight_gradient.squeeze(0) / len(parts)
-            if found.influence is None:
-                influence = None
-            else:
-                influence[row, targets] = found.influence.squeeze(0)
             losses.append(found.task_loss)
-        return Hypergradient(torch.stack(losses).mean(), gradient, influence)
+        return Hypergradient(torch.stack(losses).mean(), gradient)
 
     def post_step_loss(self, lesson: Lesson, weights: Tensor) -> float:
         """Mean task loss over the documents after learning them with these weights (B, T-1)."""

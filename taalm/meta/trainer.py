@@ -1,7 +1,9 @@
 """The outer loop: phi learns from hypergradients, theta goes back to theta_0 after every step (TAALM, section 3.2)."""
 
 import json
+import random
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +15,12 @@ from tqdm import tqdm
 
 from taalm.checkpoint import load_optimizer, load_parameters, load_state, optimizer_tensors, save_state, write_text
 from taalm.errors import UserError
-from taalm.losses import target_mask, weighted_mean
+from taalm.losses import target_mask
 from taalm.meta.hypergradient import get_hypergradient
 from taalm.meta.lessons import Lessons
-from taalm.meta.memory import Memory
 from taalm.meta.observe import observe_weights, post_step_losses
-from taalm.meta.problem import Theta
+from taalm.meta.problem import Lesson, Theta
+from taalm.meta.warm_start import TokenScores, fit_loss, target_shares
 from taalm.models.train_attention import TrainAttention
 from taalm.seeds import derive_seed
 from taalm.text import Batch, shuffled_buckets
@@ -30,7 +32,15 @@ class OuterConfig:
     """The outer loop: how phi trains."""
 
     steps: PositiveInt = 60
-    """Outer steps."""
+    """Outer steps, the warm start's included."""
+    warm_start: NonNegativeInt = 0
+    """So many steps at first fit phi to weights made from token scores at theta_0 (docs/method.md)."""
+    temperature: float = 0.7
+    """How flat the warm start's weights are, in standard deviations of the scores of a document."""
+    refine: float = 1.0
+    """The learning rates after the warm start, as a share of those in it."""
+    balance: float = 0.0
+    """A document whose relation has n facts is drawn in proportion to n^-balance; 0: each once per epoch."""
     batch_size: PositiveInt = 8
     """Documents per outer step."""
     lr: float = 5e-4
@@ -47,8 +57,6 @@ class OuterConfig:
     """Weight of the mean squared logit: no collapse onto a token, no sinking of all weights (docs/method.md)."""
     hypergradient: str = "jvp"
     """double_backward, jvp or finite_difference."""
-    replay: NonNegativeInt = 0
-    """Further updates of phi after each outer step, on influences remembered from documents seen before."""
     max_length: NonNegativeInt = 512
     """Documents are cut to this many tokens; 0 cuts nothing."""
     eval_every: NonNegativeInt = 20
@@ -75,7 +83,7 @@ class MetaTrainer:
         )
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.step, self.bad_in_a_row, self.skipped, self.seconds = 0, 0, 0, 0.0
-        self.memory = Memory()
+        self.scores = TokenScores()
         self.log: list[dict] = []
 
     def run(self) -> dict:
@@ -87,7 +95,8 @@ class MetaTrainer:
         while self.step < self.config.steps:
             entry = self.outer_step(next(batches))
             bar.update()
-            bar.set_postfix(task=f"{entry['task_loss']:.3f}", tok_s=f"{entry['tokens_per_s']:.0f}")
+            loss = entry.get("task_loss", entry.get("fit_loss"))
+            bar.set_postfix(loss=f"{loss:.3f}", tok_s=f"{entry['tokens_per_s']:.0f}")
             last = self.step == self.config.steps
             if self.valid and (last or (self.config.eval_every and self.step % self.config.eval_every == 0)):
                 observed = self.observe(self.valid)
@@ -106,29 +115,34 @@ class MetaTrainer:
 
     def _batches(self) -> Iterator[list[int]]:
         """Batches from the current step on; every epoch has an order of its own."""
-        per_epoch = -(-len(self.train.facts) // self.config.batch_size)
-        epoch, done = divmod(self.step, per_epoch)
+        count = len(self.train.facts)
+        epoch, done = divmod(self.step, -(-count // self.config.batch_size))
         while True:
-            order = shuffled_buckets(self.train.lengths, self.config.batch_size, derive_seed(self.seed, epoch))
-            yield from order[done:]
+            seed, drawn = derive_seed(self.seed, epoch), list(range(count))
+            if self.config.balance:
+                relations = Counter(fact.relation_code for fact in self.train.facts)
+                chances = [relations[fact.relation_code] ** -self.config.balance for fact in self.train.facts]
+                drawn = random.Random(seed).choices(drawn, chances, k=count)
+            lengths = [self.train.lengths[index] for index in drawn]
+            order = shuffled_buckets(lengths, self.config.batch_size, seed)
+            yield from ([drawn[place] for place in batch] for batch in order[done:])
             epoch, done = epoch + 1, 0
 
     def outer_step(self, indices: Sequence[int]) -> dict:
-        """Learn the documents `indices` with phi's weights, update phi by the outcome; returns what is logged."""
+        """Update phi on the documents `indices`, by its warm start or by the hypergradient; returns what is logged."""
         lesson = self.train.lesson(indices, self.step)
         started = time.perf_counter()
         torch.manual_seed(derive_seed(self.seed, self.step))  # phi's dropout, the same after a resume
+        warm = self.step < self.config.warm_start
+        share = 1.0 if warm or not self.config.warm_start else self.config.refine
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
+            group["lr"] = rate * share * min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
         self.phi.train()
         documents = lesson.documents
-        logits, weights = self._weigh(documents)
-        found = self.theta.hypergradient(self.estimate, lesson, weights)
-        norm = self._update((found.weight_gradient * weights).sum(), logits, documents, found.task_loss)
-        if self.config.replay and found.influence is not None:
-            self.memory.keep(indices, self.train.documents, found.influence)
-            for number in range(self.config.replay):
-                self._replay(derive_seed(self.seed + number + 1, self.step))
+        logits = self.phi.logits(documents.input_ids, documents.attention_mask)
+        weights = self.phi.to_weights(logits, documents.attention_mask)[:, 1:]
+        loss, logged = (self._fit if warm else self._learn)(lesson, weights, indices)
+        norm = self._update(loss, logits, documents, logged)
         self.step += 1
         seconds = time.perf_counter() - started
         self.seconds += seconds
@@ -137,7 +151,7 @@ class MetaTrainer:
             mean_logit = float((logits * documents.attention_mask).sum() / documents.attention_mask.sum())
         return {
             "step": self.step,
-            "task_loss": float(found.task_loss),
+            "fit_loss" if warm else "task_loss": float(logged),
             "gradient_norm": norm,
             "mean_weight": mean_weight,
             "mean_logit": mean_logit,
@@ -146,31 +160,29 @@ class MetaTrainer:
             "tokens_per_s": float(documents.attention_mask.sum()) / seconds,
         }
 
-    def _weigh(self, documents: Batch) -> tuple[Tensor, Tensor]:
-        """phi's logits (B, T) and its weights at the targets (B, T-1)."""
-        logits = self.phi.logits(documents.input_ids, documents.attention_mask)
-        return logits, self.phi.to_weights(logits, documents.attention_mask)[:, 1:]
+    def _fit(self, lesson: Lesson, weights: Tensor, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The warm start's loss for phi, twice: to differentiate and to log."""
+        mask = target_mask(lesson.documents.attention_mask)
+        scores = self.scores.batch(self.theta, lesson, indices)
+        loss = fit_loss(weights, target_shares(scores, mask, self.config.temperature), mask)
+        return loss, loss.detach()
 
-    def _replay(self, seed: int) -> None:
-        """One update of phi on remembered influences."""
-        indices = self.memory.sample(self.config.batch_size, seed)
-        documents = self.train.collate([self.train.documents[index] for index in indices])
-        logits, weights = self._weigh(documents)
-        influence = self.memory.collate(indices, weights.shape[1]).to(weights.device)
-        task = weighted_mean(influence, weights, target_mask(documents.attention_mask))
-        self._update(task, logits, documents, task.detach())
+    def _learn(self, lesson: Lesson, weights: Tensor, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Learn the documents with phi's weights: the surrogate whose gradient is the hypergradient, the task loss."""
+        found = self.theta.hypergradient(self.estimate, lesson, weights)
+        return (found.weight_gradient * weights).sum(), found.task_loss
 
-    def _update(self, task: Tensor, logits: Tensor, documents: Batch, task_loss: Tensor) -> float:
-        """Step phi on `task` and the anchor unless something is not finite; returns the gradient's norm.
+    def _update(self, loss: Tensor, logits: Tensor, documents: Batch, logged: Tensor) -> float:
+        """Step phi on `loss` and the anchor unless something is not finite; returns the gradient's norm.
 
         Raises UserError at the fifth bad step in a row.
         """
         mask = documents.attention_mask
         squared = ((logits.square() * mask).sum(1) / mask.sum(1)).mean()
         self.optimizer.zero_grad()
-        (task + self.config.anchor * squared).backward()
+        (loss + self.config.anchor * squared).backward()
         norm = torch.nn.utils.clip_grad_norm_(list(self.phi.trainable().values()), self.config.clip_norm)
-        if torch.isfinite(norm) and torch.isfinite(task_loss):
+        if torch.isfinite(norm) and torch.isfinite(logged):
             self.optimizer.step()
             self.bad_in_a_row = 0
         else:
@@ -178,8 +190,8 @@ class MetaTrainer:
             self.bad_in_a_row += 1
             if self.bad_in_a_row == 5:
                 raise UserError(
-                    f"five outer steps in a row gave a gradient that is not finite (last at step {self.step + 1}, task "
-                    f"loss {float(task_loss)}); lower --inner.lr or --outer.lr, or pass --theta.precision fp32. "
+                    f"five outer steps in a row gave a gradient that is not finite (last at step {self.step + 1}, "
+                    f"loss {float(logged)}); lower --inner.lr or --outer.lr, or pass --theta.precision fp32. "
                     f"The state before them is in {self.folder}"
                 )
         return float(norm)
@@ -217,7 +229,7 @@ class MetaTrainer:
             "seconds": self.seconds,
             "log": self.log,
         }
-        save_state(self.state_file, tensors | optimizer_tensors(self.optimizer) | self.memory.state(), values)
+        save_state(self.state_file, tensors | optimizer_tensors(self.optimizer) | self.scores.state(), values)
         write_text(self.folder / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in self.log))
 
     def resume(self) -> None:
@@ -228,7 +240,7 @@ class MetaTrainer:
         saved = {name.removeprefix("phi/"): value for name, value in tensors.items() if name.startswith("phi/")}
         load_parameters(self.phi.trainable(), saved, self.state_file)
         load_optimizer(self.optimizer, tensors)
-        self.memory.load(tensors)
+        self.scores.load(tensors)
         self.step, self.skipped, self.seconds = values["step"], values["skipped"], values["seconds"]
         self.bad_in_a_row, self.log = values["bad_in_a_row"], values["log"]
         if not self.quiet:

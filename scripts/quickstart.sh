@@ -8,7 +8,7 @@ HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 source "$HERE/env.sh"
 OUT="${QUICKSTART_OUT:-$ROOT}"
 export TAALM_DATA=
-read -ra TRAIN <<< "${QUICKSTART_TRAIN:---outer.steps 30 --judged 16}"
+read -ra TRAIN <<< "${QUICKSTART_TRAIN:---outer.steps 32 --outer.warm_start 28 --judged 16}"
 read -ra EVAL <<< "${QUICKSTART_EVAL:---limit 48 --adapt.epochs 4}"
 "$PYTHON" -m taalm.train_ta --out "$OUT/runs/quickstart" --name phi "${TRAIN[@]}"
 for method in finetune targeted oracle; do

@@ -18,9 +18,10 @@ from taalm.checkpoint import load_optimizer, load_parameters, load_state, optimi
 from taalm.errors import UserError
 from taalm.losses import target_mask, token_nll, weighted_mean
 from taalm.models.split import SplitModel
+from taalm.rehearsal import Rehearsal
 from taalm.seeds import derive_seed
-from taalm.text import Batch, Encoded, by_tokens, collate, shuffled_buckets
-from taalm.weighters import Weighter
+from taalm.text import Batch, Encoded, by_length, by_tokens, collate, shuffled_buckets
+from taalm.weighters import Selector, Weighter
 
 
 @dataclass
@@ -59,6 +60,27 @@ def learning_rate(config: AdaptConfig, step: int, steps: int) -> float:
     return config.lr * factor
 
 
+MakeOptimizer = Callable[[Sequence[nn.Parameter], AdaptConfig, int], torch.optim.Optimizer]
+
+
+def adamw(parameters: Sequence[nn.Parameter], config: AdaptConfig, updates: int) -> torch.optim.Optimizer:
+    """The ordinary optimizer; others take the same arguments, `updates` being how many there will be."""
+    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+
+
+@torch.no_grad()
+def document_losses(split: SplitModel, documents: Sequence[Encoded], pad_id: int) -> list[Tensor]:
+    """l_t of every document under the model as it is, (real tokens - 1,) each, on the CPU."""
+    split.model.eval()
+    found: dict[int, Tensor] = {}
+    device = next(split.model.parameters()).device
+    for part in by_length([len(document) for document in documents], 8):
+        batch = split.with_states(collate([documents[index] for index in part], pad_id).to(device))
+        losses = token_nll(split.logits(batch), batch.input_ids).cpu()
+        found |= {index: losses[row, : len(documents[index]) - 1] for row, index in enumerate(part)}
+    return [found[index] for index in range(len(documents))]
+
+
 class Adaptation:
     """One theta learning one set of documents.
 
@@ -67,15 +89,17 @@ class Adaptation:
     """
 
     def __init__(
-        self, split: SplitModel, documents: Sequence[Encoded], pad_id: int, weigh: Weighter, config: AdaptConfig,
-        evaluate: Callable[[int], dict], state_file: Path, seed: int, quiet: bool = False, accelerator: Any = None,
+        self, split: SplitModel, documents: Sequence[Encoded], pad_id: int, weigh: Weighter | Selector,
+        config: AdaptConfig, evaluate: Callable[[int], dict], state_file: Path, seed: int, quiet: bool = False,
+        make_optimizer: MakeOptimizer = adamw, rehearsal: Rehearsal | None = None, accelerator: Any = None,
     ):  # fmt: skip
         self.split, self.model, self.documents, self.pad_id = split, split.model, list(documents), pad_id
-        self.weigh, self.config, self.evaluate = weigh, config, evaluate
+        self.weigh, self.config, self.evaluate, self.rehearsal = weigh, config, evaluate, rehearsal
         self.state_file, self.seed, self.quiet = state_file, seed, quiet
         self.trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.accelerator = accelerator or Accelerator(cpu=next(self.model.parameters()).device.type == "cpu")
-        optimizer = torch.optim.AdamW(self.trainable.values(), lr=config.lr, weight_decay=config.weight_decay)
+        updates = config.epochs * self.steps_per_epoch
+        optimizer = make_optimizer(list(self.trainable.values()), config, updates)
         self.optimizer = self.accelerator.prepare_optimizer(optimizer)
         self.lengths = [len(document) for document in self.documents]
         self.states: dict[int, Tensor] = {}  # per document, what enters the first trained layer
@@ -129,11 +153,16 @@ class Adaptation:
             group["lr"] = rate
         self.model.train()
         self.optimizer.zero_grad()
+        share = self.rehearsal.document_share(len(indices), self.epoch) if self.rehearsal else 1.0
+        batches = [self._batch(part) for part in by_tokens(indices, self.lengths, self.config.token_budget)]
         total = 0.0
-        for part in by_tokens(indices, self.lengths, self.config.token_budget):
-            loss = self._loss(self._batch(part)) * (len(part) / len(indices))
-            self.accelerator.backward(loss)
+        for batch, weights in zip(batches, self._weights(batches), strict=True):
+            loss = self._loss(batch, weights) * (len(weights) / len(indices))
+            self.accelerator.backward(share * loss)
             total += float(loss.detach())
+        if self.rehearsal:
+            for extra in self.rehearsal.losses(len(indices), self.epoch, step):
+                self.accelerator.backward(extra)
         norm = float(self.accelerator.clip_grad_norm_(self.trainable.values(), self.config.clip_norm))
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise UserError(
@@ -156,10 +185,18 @@ class Adaptation:
                 self.states[index] = batch.states[row, : len(self.documents[index])].clone()
         return batch
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def _weights(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """The weights (B, T) of the batches of one update."""
+        if not isinstance(self.weigh, Selector):
+            return [self.weigh(batch) for batch in batches]
+        with torch.no_grad():
+            losses = [token_nll(self.split.logits(batch), batch.input_ids) for batch in batches]
+        return self.weigh.select(batches, losses)
+
+    def _loss(self, batch: Batch, weights: Tensor) -> Tensor:
         logits = self.split.logits(batch)
-        weights = self.weigh(batch)[:, 1:].to(logits.device)
-        return weighted_mean(token_nll(logits, batch.input_ids), weights, target_mask(batch.attention_mask))
+        nll = token_nll(logits, batch.input_ids)
+        return weighted_mean(nll, weights[:, 1:].to(logits.device), target_mask(batch.attention_mask))
 
     def _save(self) -> None:
         tensors = {f"theta/{name}": value for name, value in self.trainable.items()}

@@ -26,6 +26,8 @@ TRAIN = (
     0,
     "--outer.batch_size",
     4,
+    "--outer.warm_start",
+    5,
 )
 EVALUATE = ("taalm.evaluate", "--adapt.epochs", 2, "--adapt.batch_size", 4, "--adapt.lr", 1e-2, "--adapt.save_every", 1,
             "--model.first_layer", 0)  # fmt: skip
@@ -40,8 +42,9 @@ def evaluate_arguments(tiny_folder: Path, sample_folder: Path, out: Path, *more:
     return (*EVALUATE, "--model.name", tiny_folder, "--data", sample_folder, "--out", out, *more)
 
 
-def task_losses(run: Path) -> list[float]:
-    return [json.loads(line)["task_loss"] for line in (run / "log.jsonl").read_text().splitlines()]
+def losses(run: Path) -> list[tuple]:
+    entries = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    return [(entry.get("fit_loss"), entry.get("task_loss")) for entry in entries]
 
 
 def kill_when(arguments: tuple, ready) -> None:
@@ -73,10 +76,10 @@ def test_phi_training_killed_in_the_middle_goes_on_as_if_it_had_not_been(trained
     arguments = train_arguments(tiny_folder, sample_folder, tmp_path, "--outer.steps", 8, "--outer.save_every", 1)
     run = tmp_path / "phi"
     killed = (*arguments, "--name", "phi")
-    kill_when(killed, lambda: (run / "log.jsonl").exists() and len(task_losses(run)) >= 3)
-    assert 3 <= len(task_losses(run)) < 8
+    kill_when(killed, lambda: (run / "log.jsonl").exists() and len(losses(run)) >= 3)
+    assert 3 <= len(losses(run)) < 8
     assert run_module(*killed).returncode == 0
-    assert task_losses(run) == task_losses(trained)
+    assert losses(run) == losses(trained)
     ours, theirs = (load_file(folder / "phi" / "model.safetensors") for folder in (run, trained))
     assert all((ours[name] == theirs[name]).all() for name in theirs)
 

@@ -25,6 +25,7 @@ from taalm.models.train_attention import TrainAttention
 from taalm.seeds import derive_seed
 from taalm.text import Batch, shuffled_buckets
 from taalm.weighters import get_weighter
+from taalm.weighters.material import Material
 
 
 @dataclass
@@ -212,7 +213,7 @@ class MetaTrainer:
         held = [lessons.lesson(indices) for indices in lessons.in_batches(self.config.batch_size)]
         losses = {}
         for name in weighters:
-            weigh = get_weighter(name, self.phi)
+            weigh = get_weighter(name, Material(phi=self.phi))
             losses[name] = post_step_losses(self.theta, held, [weigh(lesson.documents) for lesson in held])
         return losses
 

@@ -1,13 +1,18 @@
 """Weighters: (batch) -> a weight for every token. A new one is a small file and a line in WEIGHTERS."""
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from taalm.errors import UserError
 from taalm.text import Batch
+from taalm.weighters.material import Material
+from taalm.weighters.ner import ner
 from taalm.weighters.oracle import oracle
+from taalm.weighters.selective import rho, rho_theta0, sstoken_rel
+from taalm.weighters.surprisal import surprisal
+from taalm.weighters.tfidf import tfidf
 from taalm.weighters.train_attention import train_attention
 from taalm.weighters.uniform import uniform
 
@@ -18,16 +23,28 @@ class Weighter(Protocol):
     def __call__(self, batch: Batch) -> Tensor: ...
 
 
-# name -> function of (phi or None) that makes the weighter; `finetune` and `targeted` are the scripts' names
-WEIGHTERS: dict[str, Callable[..., Weighter]] = {
+@runtime_checkable
+class Selector(Protocol):
+    """Weights that depend on theta's present losses and on the whole update, not on the document alone."""
+
+    def select(self, batches: Sequence[Batch], losses: Sequence[Tensor]) -> list[Tensor]: ...
+
+
+WEIGHTERS: dict[str, Callable[[Material], Weighter | Selector]] = {
     "uniform": uniform,
     "oracle": oracle,
     "train_attention": train_attention,
+    "rho": rho,
+    "rho_theta0": rho_theta0,
+    "sstoken_rel": sstoken_rel,
+    "surprisal": surprisal,
+    "ner": ner,
+    "tfidf": tfidf,
 }
 
 
-def get_weighter(name: str, phi: object | None = None) -> Weighter:
+def get_weighter(name: str, material: Material | None = None) -> Weighter | Selector:
     """The weighter of that name. Raises UserError, listing the names, for an unknown one."""
     if name not in WEIGHTERS:
         raise UserError(f"no weighter {name!r}; the weighters are {', '.join(sorted(WEIGHTERS))}")
-    return WEIGHTERS[name](phi)
+    return WEIGHTERS[name](material or Material())

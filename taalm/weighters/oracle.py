@@ -3,9 +3,10 @@
 from torch import Tensor
 
 from taalm.text import Batch
+from taalm.weighters.material import Material
 
 
-def oracle(phi: None = None):
+def oracle(material: Material):
     """w = 1 on the tokens of the document's marked span, else 0."""
 
     def weights(batch: Batch) -> Tensor:

@@ -3,9 +3,10 @@
 from torch import Tensor
 
 from taalm.text import Batch
+from taalm.weighters.material import Material
 
 
-def uniform(phi: None = None):
+def uniform(material: Material):
     """w = 1."""
 
     def weights(batch: Batch) -> Tensor:

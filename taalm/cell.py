@@ -1,0 +1,148 @@
+"""A cell of weighter x optimizer x rehearsal x base, put together and run: what every benchmark adapts theta with."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from taalm.adapt import Adaptation, AdaptConfig, document_losses
+from taalm.errors import UserError
+from taalm.facts import Fact
+from taalm.methods import get_method, make_optimizer
+from taalm.models.base import ModelConfig, load_theta, position_limit
+from taalm.models.split import SplitModel
+from taalm.models.train_attention import TrainAttention
+from taalm.optimizers.recadam import RecAdamConfig
+from taalm.rehearsal import REHEARSALS, Rehearsal, ReviewConfig
+from taalm.review_text import read_texts, without_probes
+from taalm.text import Encoded, Span, check_length, describe_truncation, encode, pad_token
+from taalm.weighters import get_weighter
+from taalm.weighters.material import Material
+from taalm.weighters.selective import RhoConfig
+
+
+@dataclass
+class CellConfig:
+    """Adapt theta to documents with one method."""
+
+    method: str = "finetune"
+    """A method of taalm/methods.py (finetune, targeted, oracle, rho, recadam, review, ...), or several joined by +."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    rho: RhoConfig = field(default_factory=RhoConfig)
+    recadam: RecAdamConfig = field(default_factory=RecAdamConfig)
+    review: ReviewConfig = field(default_factory=ReviewConfig)
+    phi: str = ""
+    """Folder of a trained phi for targeted; default the newest under --phi_runs."""
+    phi_runs: str = "runs/train_ta/lama_ckl"
+    """Where to look for a trained phi."""
+    seed: int = 42
+    """Seed of the adapter's fresh weights and of the order of documents."""
+    quiet: bool = False
+    """No progress."""
+
+
+class Document(NamedTuple):
+    """A text to learn, the characters of its object if it has one, and where it stands (for errors)."""
+
+    text: str
+    span: Span | None
+    where: str
+
+
+def find_phi(config: CellConfig) -> Path:
+    """The phi that was given, or the newest trained one. Raises UserError, saying how to make one."""
+    if config.phi:
+        return Path(config.phi)
+    found = sorted(Path(config.phi_runs).glob("*/phi/model.safetensors"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise UserError(
+            f"no trained phi under {config.phi_runs}; make one with `bash scripts/train_TA/lama_ckl.sh`, "
+            "or name one with --phi FOLDER"
+        )
+    return found[-1].parent
+
+
+class Cell:
+    """One method, ready to adapt theta as often as needed.
+
+    `ta_train` gives the texts of the TA-train documents: RHO-1's reference learns them, and they are the review texts
+    where --review.data names none. `protected` facts are what no review text may state.
+    """
+
+    def __init__(self, config: CellConfig, ta_train: Callable[[], Sequence[str]], protected: Sequence[Fact]):
+        self.config, self.method = config, get_method(config.method)
+        self.model = replace(config.model, adapter=self.method.adapter or config.model.adapter)
+        self.ta_train, self.protected = ta_train, protected
+        self.phi, self.phi_folder = None, None
+        if self.method.weighter == "train_attention":
+            self.phi_folder = find_phi(config)
+            print(f"{config.method}: phi from {self.phi_folder}")
+            self.phi = TrainAttention.from_pretrained(self.phi_folder, config.model.device)
+
+    def load(self) -> tuple[SplitModel, Any]:
+        """A fresh theta_0 and its tokenizer, the same every time."""
+        torch.manual_seed(self.config.seed)
+        model, tokenizer = load_theta(self.model)
+        if self.phi is not None:
+            self.phi.check_tokenizer(tokenizer)
+        return SplitModel(model), tokenizer
+
+    def adaptation(
+        self, split: SplitModel, tokenizer: Any, documents: Sequence[Document],
+        evaluate: Callable[[int], dict], state_file: Path,
+    ) -> Adaptation:  # fmt: skip
+        """theta, as it is now, ready to learn the documents; `run()` starts or resumes."""
+        config, pad_id = self.config, pad_token(tokenizer)
+        rows = self._encode(tokenizer, documents)
+        material = Material(
+            phi=self.phi,
+            tokenizer=tokenizer,
+            documents=rows,
+            texts=[document.text for document in documents],
+            base_losses=lambda: document_losses(split, rows, pad_id),
+            reference_losses=lambda: self._reference_losses(rows, state_file.with_suffix(".reference")),
+            keep=config.rho.keep,
+        )
+        return Adaptation(
+            split, rows, pad_id, get_weighter(self.method.weighter, material), config.adapt, evaluate, state_file,
+            config.seed, config.quiet, make_optimizer(self.method.optimizer, config.recadam),
+            self._rehearsal(split, tokenizer),
+        )  # fmt: skip
+
+    def _encode(self, tokenizer: Any, documents: Sequence[Document]) -> list[Encoded]:
+        config, limit, rows = self.config, position_limit(self.config.model.name), []
+        for document in documents:
+            row = encode(tokenizer, document.text, document.span, config.adapt.max_length or None)
+            check_length(len(row), limit, document.where)
+            rows.append(row)
+        cut = describe_truncation(rows, config.adapt.max_length)
+        if cut and not config.quiet:
+            print(cut)
+        return rows
+
+    def _reference_losses(self, rows: Sequence[Encoded], state_file: Path) -> list[Tensor]:
+        """l_t of the documents under theta fine-tuned on the TA-train documents (RHO-1's reference model)."""
+        config = self.config
+        split, tokenizer = self.load()
+        documents = [Document(text, None, "a TA-train document") for text in self.ta_train()]
+        schedule = replace(config.adapt, epochs=config.rho.reference_epochs, lr=config.rho.reference_lr)
+        print(f"{config.method}: its reference model learns {len(documents)} TA-train documents", flush=True)
+        reference = Adaptation(
+            split, self._encode(tokenizer, documents), pad_token(tokenizer), get_weighter("uniform"), schedule,
+            lambda epoch: {}, state_file, config.seed, config.quiet,
+        )  # fmt: skip
+        reference.run()
+        return document_losses(split, rows, pad_token(tokenizer))
+
+    def _rehearsal(self, split: SplitModel, tokenizer: Any) -> Rehearsal | None:
+        if not self.method.rehearsal:
+            return None
+        review = self.config.review
+        texts = without_probes(read_texts(review.data) if review.data else self.ta_train(), self.protected)
+        rows = [encode(tokenizer, text, max_length=review.max_length) for text in texts]
+        make = REHEARSALS[self.method.rehearsal]
+        return make(split, rows, pad_token(tokenizer), review, self.config.adapt.token_budget, self.config.seed)

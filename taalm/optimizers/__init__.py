@@ -1,0 +1,1 @@
+"""Optimizers of theta's adaptation."""

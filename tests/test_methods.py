@@ -11,7 +11,10 @@ from taalm.methods import METHODS, Method, get_method
 from taalm.models.base import ModelConfig
 from taalm.models.train_attention import TrainAttention, TrainAttentionConfig
 
-COMBINATIONS = ("targeted+recadam", "targeted+review", "rho_theta0+recadam+review", "oracle+kl", "targeted+recadam+kl")
+COMBINATIONS = (
+    "targeted+recadam", "targeted+review", "rho_theta0+recadam+review", "oracle+kl", "targeted+kadapter",
+    "targeted+kadapter+recadam+review",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +66,8 @@ def test_a_combination_runs_and_differs_from_each_of_its_parts(adapted, method):
     whole = adapted(method, "whole")
     for number, part in enumerate(method.split("+")):
         single = adapted(part, f"part{number}")
+        if set(single) != set(whole):  # another base: other tensors train
+            continue
         assert max(float((whole[name] - single[name]).abs().max()) for name in whole) > 1e-6
 
 

@@ -35,13 +35,15 @@ def test_every_script_is_valid_bash_and_strict():
 
 
 def test_the_main_job_trains_phi_and_evaluates_every_method_from_any_folder(tiny_folder, sample_folder, tmp_path):
-    """scripts/train_TA/lama_ckl.sh, then scripts/eval/lamackl/{finetune,targeted,oracle}.sh."""
+    """scripts/train_TA/lama_ckl.sh, then every script of scripts/eval/lamackl."""
     trained = run_script(
         "train_TA/lama_ckl.sh", tmp_path, *TINY_TRAIN.split(), "--theta.name", tiny_folder, "--phi.backbone",
         tiny_folder, "--out", "phis", TAALM_DATA=str(sample_folder),
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
-    for method in ("finetune", "targeted", "oracle"):
+    methods = sorted(script.stem for script in (ROOT / "scripts" / "eval" / "lamackl").glob("*.sh"))
+    assert methods == ["finetune", "kadapter", "oracle", "recadam", "review", "rho", "targeted"]
+    for method in methods:
         done = run_script(
             f"eval/lamackl/{method}.sh", tmp_path, "--model.name", tiny_folder, "--adapt.epochs", 1,
             "--model.first_layer", 0, "--out", "results",

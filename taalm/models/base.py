@@ -3,7 +3,7 @@
 import contextlib
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from taalm.errors import UserError
+from taalm.models.kadapter import KAdapterConfig
 from taalm.models.packaged import PACKAGED, packaged_folder
 from taalm.models.precision import Precision, freeze_linears, resolve_device, wants_bf16
 
@@ -27,8 +28,8 @@ class ModelConfig:
 
     name: str = "smollm2-135m"
     """A packaged model (smollm2-135m), a local folder, or a hub id such as meta-llama/Llama-2-7b-hf."""
-    adapter: Literal["lora", "qlora", "full"] = "lora"
-    """What trains: LoRA on all linear layers but the head, LoRA over nf4 weights (qlora), or every weight (full)."""
+    adapter: Literal["lora", "qlora", "kadapter", "full"] = "lora"
+    """What trains: LoRA on all linear layers but the head, LoRA over nf4 weights, K-Adapter, or every weight."""
     r: PositiveInt = 16
     """LoRA rank."""
     alpha: PositiveInt = 16
@@ -37,6 +38,12 @@ class ModelConfig:
     """LoRA dropout."""
     first_layer: NonNegativeInt = 0
     """LoRA goes into the layers from this one up; those below cost a forward pass only."""
+    kadapter_layers: list[int] = field(default_factory=list)
+    """K-Adapter: the hidden states it reads (TAALM: [1, 15, -1] of 32 layers); default 1, the middle, the last."""
+    kadapter_blocks: PositiveInt = 1
+    """K-Adapter: blocks in each adapter."""
+    kadapter_scale: float = 0.1
+    """K-Adapter: what its normed output is multiplied by."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes an accelerator where there is one."""
     precision: Precision = "auto"
@@ -154,7 +161,14 @@ def load_theta(config: ModelConfig) -> tuple[nn.Module, Any]:
     model, tokenizer = load_model(
         config.name, four_bit, device=config.device, precision=config.precision, frozen=not full
     )
-    if not full:
+    if config.adapter == "kadapter":
+        layers = model.config.num_hidden_layers
+        places = list(config.kadapter_layers) or [*sorted({min(1, layers - 1), (layers - 1) // 2}), -1]
+        adapter = KAdapterConfig(
+            layers=places, blocks=config.kadapter_blocks, scale=config.kadapter_scale, task_type="CAUSAL_LM"
+        )
+        model = get_peft_model(model, adapter)
+    elif not full:
         if four_bit:
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
         model = add_lora(model, config.r, config.alpha, config.dropout, first_layer=config.first_layer)

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# LAMA-ckl, rho: RHO-1, the tokens with the highest excess loss over a reference that learned the TA-train documents.
+# Any field can be given: --adapt.lr 1e-4 --seed 1. PRESET=llama2-7b or tinyllama takes the published settings; TAALM_DATA=folder the real rows (default: the sample set).
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../../env.sh"
+exec "$PYTHON" -m taalm.evaluate --method rho --out "$ROOT/results/lamackl" --phi_runs "$ROOT/runs/train_ta/lama_ckl" "$@"

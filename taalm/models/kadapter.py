@@ -1,7 +1,7 @@
 """K-Adapter (Wang et al. 2021, section 3) as a PEFT method: blocks beside a frozen model, added to it at the end.
 
-Adapter i takes the hidden state at its layer plus the output of adapter i-1 through blocks of the base model's own layer
-class; the last output is added to the model's final state: state + scale * LayerNorm(output). After `import taalm`,
+Adapter i takes the hidden state at its layer plus the output of adapter i-1 through blocks of the base model's own
+layer class; the last output is added to the final state: state + scale * LayerNorm(output). After `import taalm`,
 `get_peft_model`, `save_pretrained` and `PeftModel.from_pretrained` know it.
 TAALM's placement is layers [1, 15, -1] of Llama-2-7B, one block each, scale 0.1.
 """
@@ -40,7 +40,7 @@ KADAPTER = _add_peft_type("KADAPTER")
 
 @dataclass
 class KAdapterConfig(PeftConfig):
-    """Where the adapters sit. `layers` index hidden states: 0 the embeddings, i what layer i takes, -1 the final one."""
+    """Where the adapters sit. `layers` are hidden states: 0 the embeddings, i what layer i takes, -1 the end."""
 
     layers: list[int] = field(default_factory=lambda: [1, 15, -1])
     blocks: int = 1

@@ -1,0 +1,133 @@
+"""Fetch the published archives: `python -m taalm.download temporalwiki` (scripts/data/*.sh).
+
+A download that was cut goes on where it stopped. The SHA-256 of a file is written beside it when it is first complete;
+from then on a file with another sum is refused.
+"""
+
+import hashlib
+import shutil
+import urllib.error
+import urllib.request
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from taalm.checkpoint import write_text
+from taalm.config import parse, run_entry
+from taalm.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+HUB = "https://huggingface.co/datasets/seonghyeonye/TemporalWiki/resolve/main"
+SOURCES: dict[str, dict[str, str]] = {  # name -> archive -> folder it is unpacked into, under data/
+    "temporalwiki": {f"{HUB}/{name}.zip": "." for name in ("Wikipedia_Full", "TWiki_Diffsets", "TWiki_Probes")},
+    "lama": {"https://dl.fbaipublicfiles.com/LAMA/data.zip": "LAMA"},
+}
+BLOCK = 1 << 20
+
+
+@dataclass
+class DownloadConfig:
+    """Download and unpack the published data of a benchmark."""
+
+    out: str = str(ROOT / "data")
+    """The folder that archives are unpacked into."""
+    base_url: str = ""
+    """Take the archives from here instead (a mirror); their file names stay."""
+    only: str = ""
+    """Only the archive of this name, such as TWiki_Probes."""
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def download(url: str, target: Path) -> Path:
+    """Fetch `url` into `target`, going on with what is there. Raises UserError: no network, or a sum that changed."""
+    recorded = target.with_name(target.name + ".sha256")
+    if not target.exists():
+        partial = target.with_name(target.name + ".partial")
+        _fetch(url, partial)
+        partial.replace(target)
+    found = sha256(target)
+    if recorded.exists() and recorded.read_text().split()[0] != found:
+        raise UserError(f"{target}: its SHA-256 is not the one in {recorded.name}; delete both to download again")
+    write_text(recorded, f"{found}  {target.name}\n")
+    return target
+
+
+def _fetch(url: str, partial: Path) -> None:
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    done = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            if done and reply.status != 206:  # the server begins at the beginning
+                done = 0
+            total = done + int(reply.headers.get("Content-Length", 0))
+            with (
+                partial.open("ab" if done else "wb") as out,
+                tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=partial.stem) as bar,
+            ):
+                while block := reply.read(BLOCK):
+                    out.write(block)
+                    bar.update(len(block))
+        if total and partial.stat().st_size != total:
+            raise UserError(f"{url}: the connection ended early; run the same command again to go on")
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and done:  # nothing is left to fetch
+            return
+        raise UserError(f"{url}: the server answers {error.code} {error.reason}") from None
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", error)
+        raise UserError(
+            f"{url}: cannot be reached ({reason}); without a network, put the file at {partial.with_suffix('')} "
+            "and run the same command again"
+        ) from None
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a zip file once. Raises UserError for a damaged archive and for one that would write outside `folder`."""
+    marker = archive.with_name(archive.name + ".unpacked")
+    if marker.exists():
+        return
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            for member in opened.infolist():
+                place = (folder / member.filename).resolve()
+                if not place.is_relative_to(folder.resolve()):
+                    raise UserError(f"{archive}: {member.filename!r} would be written outside {folder}")
+                if member.is_dir():
+                    continue
+                place.parent.mkdir(parents=True, exist_ok=True)
+                partial = place.with_name(place.name + ".partial")
+                with opened.open(member) as source, partial.open("wb") as out:
+                    shutil.copyfileobj(source, out, BLOCK)
+                partial.replace(place)
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{archive}: not a whole zip file ({error}); delete it to download it again") from None
+    write_text(marker, "")
+
+
+def main(arguments: list[str]) -> None:
+    name = arguments[0] if arguments and not arguments[0].startswith("-") else ""
+    if name not in SOURCES and not {"-h", "--help"} & set(arguments):
+        raise UserError(f"say what to download: {', '.join(SOURCES)}")
+    config = parse(DownloadConfig, None, arguments[1:] if name else arguments, f"python -m taalm.download {name}")
+    out = Path(config.out)
+    for url, folder in SOURCES[name].items():
+        file = url.rsplit("/", 1)[1]
+        if config.only and file != f"{config.only}.zip":
+            continue
+        archive = download(f"{config.base_url.rstrip('/')}/{file}" if config.base_url else url, out / "archives" / file)
+        unpack(archive, out / folder)
+        print(f"{archive.name} is in {(out / folder).resolve()}")
+
+
+if __name__ == "__main__":
+    run_entry(main)

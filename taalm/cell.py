@@ -10,7 +10,6 @@ from torch import Tensor
 
 from taalm.adapt import Adaptation, AdaptConfig, document_losses
 from taalm.errors import UserError
-from taalm.facts import Fact
 from taalm.methods import get_method, make_optimizer
 from taalm.models.base import ModelConfig, load_theta, position_limit
 from taalm.models.split import SplitModel
@@ -70,13 +69,17 @@ class Cell:
     """One method, ready to adapt theta as often as needed.
 
     `ta_train` gives the texts of the TA-train documents: RHO-1's reference learns them, and they are the review texts
-    where --review.data names none. `protected` facts are what no review text may state.
+    where --review.data names none. No review text may be one of the `held` documents, or hold the subject and the
+    object of a probe (`probes`) together.
     """
 
-    def __init__(self, config: CellConfig, ta_train: Callable[[], Sequence[str]], protected: Sequence[Fact]):
+    def __init__(
+        self, config: CellConfig, ta_train: Callable[[], Sequence[str]], probes: Sequence[tuple[str, str]],
+        held: Sequence[str] = (),
+    ):  # fmt: skip
         self.config, self.method = config, get_method(config.method)
         self.model = replace(config.model, adapter=self.method.adapter or config.model.adapter)
-        self.ta_train, self.protected = ta_train, protected
+        self.ta_train, self.probes, self.held = ta_train, probes, held
         self.phi, self.phi_folder = None, None
         if self.method.weighter == "train_attention":
             self.phi_folder = find_phi(config)
@@ -98,6 +101,8 @@ class Cell:
         """theta, as it is now, ready to learn the documents; `run()` starts or resumes."""
         config, pad_id = self.config, pad_token(tokenizer)
         rows = self._encode(tokenizer, documents)
+        if self.method.weighter == "oracle" and any(document.span is None for document in documents):
+            raise UserError("oracle needs to know where each document's object stands; these documents do not say it")
         material = Material(
             phi=self.phi,
             tokenizer=tokenizer,
@@ -142,7 +147,7 @@ class Cell:
         if not self.method.rehearsal:
             return None
         review = self.config.review
-        texts = without_probes(read_texts(review.data) if review.data else self.ta_train(), self.protected)
+        texts = without_probes(read_texts(review.data) if review.data else self.ta_train(), self.probes, self.held)
         rows = [encode(tokenizer, text, max_length=review.max_length) for text in texts]
         make = REHEARSALS[self.method.rehearsal]
         return make(split, rows, pad_token(tokenizer), review, self.config.adapt.token_budget, self.config.seed)

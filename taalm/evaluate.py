@@ -76,7 +76,9 @@ class Evaluation:
         self.facts = lama_ckl.facts_file(config.to_learn, folder, "to_learn")[: config.limit or None]
         self.known = lama_ckl.facts_file(config.not_to_forget, folder, "not_to_forget_descriptive")
         self.known_schematic = lama_ckl.facts_file(config.not_to_forget_schematic, folder, "not_to_forget_schematic")
-        self.cell = Cell(config, ta_train, [*self.facts, *self.known, *self.known_schematic])
+        asked = [*self.facts, *self.known, *self.known_schematic]
+        pairs = [(fact.subject, fact.object) for fact in asked]
+        self.cell = Cell(config, ta_train, pairs, [fact.evidence for fact in asked])
 
     def run(self, facts: list[Fact], state_file: Path, adapter: Path | None = None) -> Adaptation:
         """Adapt a fresh theta to the documents of `facts`, evaluating on all probes every epoch."""

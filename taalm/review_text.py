@@ -1,11 +1,10 @@
 """Plain text to review or to hold on to: files and folders of jsonl, text, or extracted Wikipedia."""
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from taalm.errors import UserError
-from taalm.facts import Fact
+from taalm.facts import read_jsonl
 
 SHORTEST = 100  # characters; shorter lines are headings and lists
 
@@ -26,34 +25,30 @@ def read_texts(source: str | Path) -> list[str]:
 def _paragraphs(path: Path) -> Iterator[str]:
     """Stripped lines, or the text of JSON rows (WikiExtractor's files have no suffix and start with a brace)."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot read this text ({error})") from None
-    if path.suffix != ".jsonl" and not (lines and lines[0].startswith('{"')):
-        yield from (line.strip() for line in lines)
+    if path.suffix != ".jsonl" and not text.startswith('{"'):
+        yield from (line.strip() for line in text.splitlines())
         return
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            text = row["text"] if "text" in row else row["evidence"]
-        except (json.JSONDecodeError, KeyError, TypeError):
-            raise UserError(f"{path}:{number}: not a JSON object with `text` or `evidence`") from None
-        yield from (part.strip() for part in str(text).splitlines())
+    for where, row in read_jsonl(path):
+        found = row.get("text", row.get("evidence")) if isinstance(row, dict) else None
+        if not isinstance(found, str):
+            raise UserError(f"{where}: not a JSON object with `text` or `evidence`")
+        yield from (line.strip() for line in found.splitlines())
 
 
-def without_probes(texts: Iterable[str], probes: Iterable[Fact]) -> list[str]:
-    """The texts that are no probe's document and hold no probe's subject and object together.
+def without_probes(texts: Iterable[str], pairs: Iterable[tuple[str, str]], documents: Iterable[str] = ()) -> list[str]:
+    """The texts that are none of `documents` and hold no probe's (subject, object) together.
 
     Raises UserError when none is left.
     """
-    probes = list(probes)
-    documents = {line.strip() for fact in probes for line in fact.evidence.splitlines()}
+    held = {line.strip() for text in documents for line in text.splitlines()}
+    pairs = list(pairs)
     left = [
         text
         for text in texts
-        if text not in documents and not any(fact.subject in text and fact.object in text for fact in probes)
+        if text not in held and not any(subject in text and answer in text for subject, answer in pairs)
     ]
     if not left:
         raise UserError("every review text is a probe's document or states a probe's fact; give other --review.data")

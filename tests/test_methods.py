@@ -39,7 +39,7 @@ def adapted(tiny_folder, sample_folder, phi_folder, tmp_path):
         config.recadam.t0 = 1.5
         facts = read_facts(sample_folder / "to_learn.jsonl")[:4]
         texts = [fact.evidence for fact in read_facts(sample_folder / "ta_train.jsonl")[:6]]
-        cell = Cell(config, lambda: texts, facts)
+        cell = Cell(config, lambda: texts, [(fact.subject, fact.object) for fact in facts])
         split, tokenizer = cell.load()
         documents = [Document(fact.evidence, fact.object_span(), fact.where) for fact in facts]
         adaptation = cell.adaptation(split, tokenizer, documents, lambda epoch: {}, tmp_path / folder / "state")

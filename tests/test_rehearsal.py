@@ -104,6 +104,7 @@ def test_no_text_that_states_a_probes_fact_is_reviewed(sample_folder):
     facts = read_facts(sample_folder / "to_learn.jsonl")
     told = f"It is said that {facts[0].subject} has something to do with {facts[0].object}."
     only_subject = f"{facts[0].subject} is a name."
-    assert without_probes([facts[1].evidence, told, only_subject], facts) == [only_subject]
+    pairs, documents = [(fact.subject, fact.object) for fact in facts], [fact.evidence for fact in facts]
+    assert without_probes([facts[1].evidence, told, only_subject], pairs, documents) == [only_subject]
     with pytest.raises(UserError, match=r"--review\.data"):
-        without_probes([told], facts)
+        without_probes([told], pairs)

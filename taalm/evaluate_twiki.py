@@ -1,0 +1,155 @@
+"""TemporalWiki: learn three periods of documents in sequence, ask about changed and unchanged facts after each.
+
+`python -m taalm.evaluate_twiki --method targeted` (scripts/eval/twiki/*.sh).
+"""
+
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jsonargparse.typing import NonNegativeInt
+
+from taalm.benchmarks.temporal_wiki import PERIODS, SETS, Triple, read_documents, read_triples, set_metrics, summary
+from taalm.benchmarks.temporal_wiki_stand_in import MARK, StandInConfig, build
+from taalm.cell import Cell, CellConfig, Document
+from taalm.config import parse, run_entry
+from taalm.errors import UserError
+from taalm.facts import read_facts, read_jsonl
+from taalm.models.precision import keep_freed_memory
+from taalm.models.split import SplitModel
+from taalm.results import load_result, save_result
+from taalm.run_folder import claim
+from taalm.scoring import ProbeBatches, score_batches
+from taalm.text import pad_token
+
+
+@dataclass
+class TwikiConfig(CellConfig):
+    """Learn TemporalWiki's three periods in sequence with one method."""
+
+    phi_runs: str = "runs/train_ta/temporalwiki"
+    """Where to look for a trained phi."""
+    data: str = ""
+    """Folder with train/ and eval/, or one with TemporalWiki/ in it (without DIFFSETs a stand-in stream is made);
+    default TAALM_DATA, else data/TemporalWiki of the project."""
+    limit: NonNegativeInt = 0
+    """Learn only the first so many documents of each period; 0 learns all."""
+    probes: NonNegativeInt = 0
+    """Ask only the first so many probes of each file; 0 asks all."""
+    name: str = ""
+    """Name of the result files, <name>_0 to <name>_2; default <method>_seed<seed>."""
+    out: str = "results/twiki"
+    """Folder of the result files."""
+
+
+def data_folder(given: str) -> Path:
+    """The folder with train/ and eval/. Raises UserError, saying how to get one."""
+    named = given or os.environ.get("TAALM_DATA", "")
+    folder = Path(named) if named else Path(__file__).resolve().parents[1] / "data" / "TemporalWiki"
+    for place in (folder, folder / "TemporalWiki"):
+        if (place / "train").is_dir() and (place / "eval").is_dir():
+            return place
+    if (folder / "TemporalWiki" / "eval").is_dir():
+        print(f"no DIFFSETs in {folder}: a stand-in stream takes their place (docs/temporal_wiki.md)")
+        return build(StandInConfig(data=str(folder)))
+    raise UserError(
+        f"{folder}: no train/ and eval/ of TemporalWiki; `bash scripts/data/temporalwiki.sh` downloads it, "
+        "preprocess/preprocess_temporalwiki_dataset.py filters it; or name a folder with --data or TAALM_DATA"
+    )
+
+
+def documents_of(path: Path, stand_in: bool) -> list[Document]:
+    """The documents of a period; the stand-in's say where their object stands."""
+    if not stand_in:
+        return [Document(text, None, f"{path}:{number}") for number, text in enumerate(read_documents(path), 1)]
+    return [Document(row["text"], tuple(row["object_span"]), where) for where, row in read_jsonl(path)]
+
+
+class Stream:
+    """The periods of one command: their documents and probes, and the method that learns them."""
+
+    def __init__(self, config: TwikiConfig):
+        self.config, self.folder = config, data_folder(config.data)
+        self.stand_in = (self.folder / MARK).is_file()
+        self.probes = {
+            (period, name): read_triples(self.folder / "eval" / f"{period}_{name}.jsonl")[: config.probes or None]
+            for period in PERIODS
+            for name in SETS
+        }
+
+        def ta_train() -> list[str]:
+            return [fact.evidence for fact in read_facts(self.folder / "ta_train.jsonl")]
+
+        pairs = [(triple.subject, triple.object) for triples in self.probes.values() for triple in triples]
+        self.cell = Cell(config, ta_train, pairs)
+
+    def learn(self, index: int, split: SplitModel, tokenizer: Any, state_file: Path) -> dict:
+        """Learn period `index` from where theta is; returns its result."""
+        period, diffset = list(PERIODS.items())[index]
+        documents = documents_of(self.folder / "train" / f"diffset_{diffset}_filtered.jsonl", self.stand_in)
+        probes = {name: self._batches(self.probes[period, name], split, tokenizer) for name in SETS}
+
+        def evaluate(epoch: int) -> dict:
+            split.model.eval()
+            entry: dict[str, float] = {}
+            for name in SETS:
+                entry |= set_metrics(score_batches(split, probes[name]), name)
+            if not self.config.quiet:
+                found = f"unchanged {entry['ppl_unchanged']:.3f}  changed {entry['ppl_changed']:.3f}"
+                print(f"period {period}, epoch {epoch}: mean object NLL {found}", flush=True)
+            return entry
+
+        chosen = documents[: self.config.limit or None]
+        adaptation = self.cell.adaptation(split, tokenizer, chosen, evaluate, state_file)
+        history = adaptation.run()
+        return {
+            "config": asdict(self.config),
+            "method": self.config.method,
+            "period": period,
+            "stand_in": self.stand_in,
+            "documents": len(chosen),
+            "eval_result": history,
+            "loss_by_step": adaptation.losses_by_step,
+            "summary": {**summary(history), "minutes": adaptation.seconds / 60},
+            "before": summary({0: history[0]}),
+        }
+
+    def _batches(self, triples: list[Triple], split: SplitModel, tokenizer: Any) -> ProbeBatches:
+        return ProbeBatches.make([triple.encoded(tokenizer) for triple in triples], pad_token(tokenizer), split)
+
+
+def table(results: list[dict]) -> str:
+    """Un, C and average of each period, before and after learning it."""
+    lines = ["| period | | Un | C | average |", "|---|---|---|---|---|"]
+    for result in results:
+        for when, values in (("before", result["before"]), (result["method"], result["summary"])):
+            numbers = " | ".join(f"{values[key]:.3f}" for key in ("unchanged", "changed", "average"))
+            lines.append(f"| {result['period']} | {when} | {numbers} |")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> None:
+    config = parse(TwikiConfig, "evaluate/temporalwiki", arguments, "python -m taalm.evaluate_twiki")
+    keep_freed_memory()
+    name = config.name or f"{config.method}_seed{config.seed}"
+    folder, work = Path(config.out), Path(config.out) / "runs" / name
+    paths = [folder / f"{name}_{index}.pkl" for index in range(len(PERIODS))]
+    claim(work, config, keep=("quiet",))
+    if not all(path.exists() for path in paths):
+        stream = Stream(config)
+        split, tokenizer = stream.cell.load()
+        for index, path in enumerate(paths):
+            save_result(path, stream.learn(index, split, tokenizer, work / f"period{index}.safetensors"))
+        split.model.save_pretrained(work / "adapter")
+    results = [load_result(path) for path in paths]
+    if results[0]["stand_in"]:
+        print("stand-in stream: real probes, made documents; not TemporalWiki's DIFFSETs")
+    print(table(results))
+    print(f"results in {paths[0]} to {paths[-1].name}")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.exit(run_entry(main))

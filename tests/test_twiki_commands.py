@@ -1,0 +1,121 @@
+"""Run: pytest tests/test_twiki_commands.py. TemporalWiki's scripts on small made-up probes and a tiny model."""
+
+import itertools
+import json
+import random
+
+import pytest
+
+from taalm.benchmarks.temporal_wiki import PERIODS, SETS, read_triples
+from taalm.benchmarks.temporal_wiki_stand_in import StandInConfig, build
+from taalm.errors import UserError
+from taalm.facts import read_facts, read_jsonl
+from taalm.results import load_result
+from tests.conftest import ROOT, run_module
+from tests.test_scripts import TINY_TRAIN, run_script
+
+RELATIONS = ("place of birth", "occupation", "capital")
+PARAGRAPH = (
+    "The river rises in the hills . It flows past three villages and a mill . Boats are rare @-@ but not unknown . "
+)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """A data folder with probes, WikiText and templates, but no DIFFSETs."""
+    folder, rng = tmp_path_factory.mktemp("raw"), random.Random(0)
+    for part in ("TemporalWiki/eval", "wikitext-2", "wikidata"):
+        (folder / part).mkdir(parents=True)
+    for period in PERIODS:
+        for name in SETS:
+            rows = [
+                {
+                    "subject": f"Nora {period[:2]}{name[0]}{n}",
+                    "relation": rng.choice(RELATIONS),
+                    "object": f"Place {n % 7}",
+                }
+                for n in range(40)
+            ]
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            (folder / "TemporalWiki" / "eval" / f"{period}_{name}.jsonl").write_text(text)
+    (folder / "wikitext-2" / "test.txt").write_text(f" = Title = \n\n {PARAGRAPH}\n {PARAGRAPH * 2}\n")
+    templates = "Wikidata ID,Relation,Template\nP36,capital,<subject> has its capital at <object>.\n"
+    (folder / "wikidata" / "templates.csv").write_text(templates)
+    return folder
+
+
+def test_the_stand_in_states_changed_facts_and_keeps_training_facts_apart(raw, tmp_path):
+    out = build(StandInConfig(data=str(raw), out=str(tmp_path / "s"), documents=10, unchanged=6))
+    evaluated = set()
+    for period, diffset in PERIODS.items():
+        changed = read_triples(out / "eval" / f"{period}_changed.jsonl")
+        rows = [row for _, row in read_jsonl(out / "train" / f"diffset_{diffset}_filtered.jsonl")]
+        assert len(changed) == len(rows) == 10
+        for triple, row in zip(changed, rows, strict=True):
+            start, end = row["object_span"]
+            assert row["text"][start:end] == triple.object and triple.subject in row["text"]
+            assert "Guess the object" not in row["text"] and " @" not in row["text"]
+        asked = changed + read_triples(out / "eval" / f"{period}_unchanged.jsonl")
+        evaluated |= {triple.subject for triple in asked}
+    for name in ("ta_train", "tune_to_learn", "to_learn"):
+        assert evaluated.isdisjoint(fact.subject for fact in read_facts(out / f"{name}.jsonl"))
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.jsonl")}
+    build(StandInConfig(data=str(raw), out=str(out), documents=10, unchanged=6))
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.jsonl")}
+
+
+def test_a_missing_source_is_named(raw, tmp_path):
+    with pytest.raises(UserError, match=r"0901-1001_changed\.jsonl"):
+        build(StandInConfig(data=str(tmp_path), out=str(tmp_path / "s")))
+
+
+@pytest.fixture(scope="module")
+def stand_in(raw, tmp_path_factory):
+    out = tmp_path_factory.mktemp("stand_in")
+    return build(StandInConfig(data=str(raw), out=str(out), documents=10, unchanged=6))
+
+
+def test_training_for_temporalwiki_then_every_script(raw, stand_in, tiny_folder, tmp_path):
+    trained = run_script(
+        "train_TA/temporalwiki.sh", tmp_path, *TINY_TRAIN.split(), "--theta.name", tiny_folder, "--phi.backbone",
+        tiny_folder, "--out", "phis", TAALM_DATA=str(raw), TWIKI_FACTS=str(tmp_path / "facts"),
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    for script in sorted((ROOT / "scripts" / "eval" / "twiki").glob("*.sh")):
+        done = run_script(
+            f"eval/twiki/{script.name}", tmp_path, "--model.name", tiny_folder, "--model.first_layer", 0, "--data",
+            stand_in, "--limit", 4, "--probes", 4, "--out", "results", "--phi_runs", "phis",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "stand-in stream" in done.stdout and "1101-1201" in done.stdout
+        results = [load_result(tmp_path / "results" / f"{script.stem}_{index}.pkl") for index in range(3)]
+        assert [result["period"] for result in results] == list(PERIODS) and all(r["stand_in"] for r in results)
+
+
+def test_each_period_goes_on_from_the_last(stand_in, tiny_folder, tmp_path):
+    same = stand_in.parent / "same"  # every period asks the same probes
+    for diffset in PERIODS.values():
+        (same / "train").mkdir(parents=True, exist_ok=True)
+        text = (stand_in / "train" / f"diffset_{diffset}_filtered.jsonl").read_text()
+        (same / "train" / f"diffset_{diffset}_filtered.jsonl").write_text(text)
+    for period in PERIODS:
+        (same / "eval").mkdir(exist_ok=True)
+        for name in SETS:
+            text = (stand_in / "eval" / f"0901-1001_{name}.jsonl").read_text()
+            (same / "eval" / f"{period}_{name}.jsonl").write_text(text)
+    done = run_module(
+        "taalm.evaluate_twiki", "--method", "finetune", "--data", same, "--model.name", tiny_folder, "--adapt.lr", 1e-2,
+        "--model.first_layer", 0, "--out", tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = [load_result(tmp_path / f"finetune_seed42_{index}.pkl") for index in range(3)]
+    for earlier, later in itertools.pairwise(results):
+        for key in ("unchanged", "changed", "average"):
+            assert later["before"][key] == pytest.approx(earlier["summary"][key], rel=1e-6)
+        assert later["summary"]["changed"] != pytest.approx(later["before"]["changed"], rel=1e-3)
+    assert not results[0]["stand_in"]  # no mark: these are taken for real DIFFSETs
+
+
+def test_without_data_it_is_said_how_to_get_it(tmp_path):
+    done = run_module("taalm.evaluate_twiki", "--data", tmp_path, "--out", tmp_path / "o")
+    assert done.returncode == 2 and "scripts/data/temporalwiki.sh" in done.stderr and done.stderr.count("\n") == 1

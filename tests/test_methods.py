@@ -52,7 +52,7 @@ def adapted(tiny_folder, sample_folder, phi_folder, tmp_path):
 SAME_AS_FINETUNE = {"finetune", "lora"}  # LoRA is the default base
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - SAME_AS_FINETUNE - {"ner"}))
+@pytest.mark.parametrize("method", sorted(set(METHODS) - SAME_AS_FINETUNE))
 def test_a_methods_update_differs_from_finetunes(adapted, method):
     plain, other = adapted("finetune", "plain"), adapted(method, "other")
     if set(plain) != set(other):

@@ -11,6 +11,7 @@ from taalm.adapt import AdaptConfig
 from taalm.config import CONFIGS, parse, run_entry, save_config
 from taalm.errors import UserError
 from taalm.evaluate import EvaluateConfig
+from taalm.evaluate_twiki import TwikiConfig
 from taalm.models.base import ModelConfig
 from taalm.run_folder import claim
 from taalm.train_ta import TrainTAConfig
@@ -89,13 +90,18 @@ def test_a_preset_in_a_file_is_not_silently_ignored(presets, tmp_path):
         assert "preset" in str(error)
 
 
+ENTRIES = {
+    "evaluate/lama_ckl": EvaluateConfig,
+    "evaluate/temporalwiki": TwikiConfig,
+    "train_ta/lama_ckl": TrainTAConfig,
+}
+
+
 @pytest.mark.parametrize(
     "entry", sorted({path.parent.relative_to(CONFIGS).as_posix() for path in CONFIGS.glob("*/*/*.yaml")})
 )
 def test_every_shipped_preset_is_read(entry):
-    kind = {"evaluate/lama_ckl": EvaluateConfig, "train_ta/lama_ckl": TrainTAConfig}.get(entry)
-    if kind is None:
-        pytest.skip(f"{entry} is not of these two entry points")
+    kind = ENTRIES[entry]
     for path in (CONFIGS / entry).glob("*.yaml"):
         found = dataclasses.asdict(parse(kind, entry, ["--preset", path.stem], "p"))
         for group, settings in yaml.safe_load(path.read_text()).items():

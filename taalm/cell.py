@@ -42,6 +42,8 @@ class CellConfig:
     """Seed of the adapter's fresh weights and of the order of documents."""
     quiet: bool = False
     """No progress."""
+    dry_run: bool = False
+    """Print what would train and what it would need, without weights, and stop."""
 
 
 class Document(NamedTuple):
@@ -65,6 +67,11 @@ def find_phi(config: CellConfig) -> Path:
     return found[-1].parent
 
 
+def resolve_model(config: CellConfig) -> ModelConfig:
+    """The base model with the adapter that the method asks for, else the configured one."""
+    return replace(config.model, adapter=get_method(config.method).adapter or config.model.adapter)
+
+
 class Cell:
     """One method, ready to adapt theta as often as needed.
 
@@ -78,7 +85,7 @@ class Cell:
         held: Sequence[str] = (),
     ):  # fmt: skip
         self.config, self.method = config, get_method(config.method)
-        self.model = replace(config.model, adapter=self.method.adapter or config.model.adapter)
+        self.model = resolve_model(config)
         self.ta_train, self.probes, self.held = ta_train, probes, held
         self.phi, self.phi_folder = None, None
         if self.method.weighter == "train_attention":

@@ -18,8 +18,9 @@ from jsonargparse.typing import NonNegativeInt
 
 from taalm.adapt import Adaptation
 from taalm.benchmarks import lama_ckl
-from taalm.cell import Cell, CellConfig, Document
+from taalm.cell import Cell, CellConfig, Document, resolve_model
 from taalm.config import parse, run_entry
+from taalm.dry_run import describe
 from taalm.errors import UserError
 from taalm.facts import Fact
 from taalm.models.precision import keep_freed_memory
@@ -140,11 +141,17 @@ def swapped(evaluation: Evaluation, state: Callable[[str], Path]) -> dict[str, f
 
 def main(arguments: list[str]) -> None:
     config = parse(EvaluateConfig, "evaluate/lama_ckl", arguments, "python -m taalm.evaluate")
+    if config.dry_run:
+        facts = lama_ckl.facts_file(
+            config.to_learn, lambda: lama_ckl.data_folder(config.data, config.model.name), "to_learn"
+        )
+        print(describe(resolve_model(config), config.adapt, len(facts[: config.limit or None])))
+        return
     keep_freed_memory()
     name = config.name or f"{config.method}_seed{config.seed}"
     folder, work = Path(config.out), Path(config.out) / "runs" / name
     path = folder / f"{name}.pkl"
-    claim(work, config, keep=("quiet",))
+    claim(work, config, keep=("quiet", "dry_run"))
     if path.exists():
         print(f"{path} is there already:\n{table({name: load_result(path)})}")
         return

@@ -13,8 +13,9 @@ from jsonargparse.typing import NonNegativeInt
 
 from taalm.benchmarks.temporal_wiki import PERIODS, SETS, Triple, read_documents, read_triples, set_metrics, summary
 from taalm.benchmarks.temporal_wiki_stand_in import MARK, StandInConfig, build
-from taalm.cell import Cell, CellConfig, Document
+from taalm.cell import Cell, CellConfig, Document, resolve_model
 from taalm.config import parse, run_entry
+from taalm.dry_run import describe
 from taalm.errors import UserError
 from taalm.facts import read_facts, read_jsonl
 from taalm.models.precision import keep_freed_memory
@@ -132,11 +133,16 @@ def table(results: list[dict]) -> str:
 
 def main(arguments: list[str]) -> None:
     config = parse(TwikiConfig, "evaluate/temporalwiki", arguments, "python -m taalm.evaluate_twiki")
+    if config.dry_run:
+        folder = data_folder(config.data)
+        documents = documents_of(folder / "train" / f"diffset_{next(iter(PERIODS.values()))}_filtered.jsonl", False)
+        print(describe(resolve_model(config), config.adapt, len(documents[: config.limit or None])))
+        return
     keep_freed_memory()
     name = config.name or f"{config.method}_seed{config.seed}"
     folder, work = Path(config.out), Path(config.out) / "runs" / name
     paths = [folder / f"{name}_{index}.pkl" for index in range(len(PERIODS))]
-    claim(work, config, keep=("quiet",))
+    claim(work, config, keep=("quiet", "dry_run"))
     if not all(path.exists() for path in paths):
         stream = Stream(config)
         split, tokenizer = stream.cell.load()

@@ -155,23 +155,28 @@ def add_lora(
         return get_peft_model(model, config)
 
 
+def add_adapter(model: nn.Module, config: ModelConfig) -> nn.Module:
+    """The frozen model with the adapter that `config` names."""
+    if config.adapter != "kadapter":
+        return add_lora(model, config.r, config.alpha, config.dropout, first_layer=config.first_layer)
+    layers = model.config.num_hidden_layers
+    places = list(config.kadapter_layers) or [*sorted({min(1, layers - 1), (layers - 1) // 2}), -1]
+    adapter = KAdapterConfig(
+        layers=places, blocks=config.kadapter_blocks, scale=config.kadapter_scale, task_type="CAUSAL_LM"
+    )
+    return get_peft_model(model, adapter)
+
+
 def load_theta(config: ModelConfig) -> tuple[nn.Module, Any]:
     """theta ready to train: its trainable parameters have requires_grad, the rest is frozen. With its tokenizer."""
     four_bit, full = config.adapter == "qlora", config.adapter == "full"
     model, tokenizer = load_model(
         config.name, four_bit, device=config.device, precision=config.precision, frozen=not full
     )
-    if config.adapter == "kadapter":
-        layers = model.config.num_hidden_layers
-        places = list(config.kadapter_layers) or [*sorted({min(1, layers - 1), (layers - 1) // 2}), -1]
-        adapter = KAdapterConfig(
-            layers=places, blocks=config.kadapter_blocks, scale=config.kadapter_scale, task_type="CAUSAL_LM"
-        )
-        model = get_peft_model(model, adapter)
-    elif not full:
-        if four_bit:
-            model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-        model = add_lora(model, config.r, config.alpha, config.dropout, first_layer=config.first_layer)
+    if four_bit:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    if not full:
+        model = add_adapter(model, config)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()

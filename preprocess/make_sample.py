@@ -4,7 +4,6 @@ Run from anywhere: python preprocess/make_sample.py [--out DIR] [--model NAME] [
 """
 
 import argparse
-import json
 import math
 import random
 import sys
@@ -16,17 +15,10 @@ sys.path.insert(0, str(REPO_ROOT))
 
 from preprocess.common_facts import common_rows  # noqa: E402
 from preprocess.sample_facts import invented_rows  # noqa: E402
+from taalm.checkpoint import write_jsonl  # noqa: E402
 
 FORMS = ("descriptive", "schematic")
 DESCRIPTIVE_ROWS, TUNE_ROWS, SCHEMATIC_ROWS = 70, 30, 70
-
-
-def write_rows(path: Path, rows: list[dict]) -> None:
-    """Write rows as JSON lines; the file appears whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    temporary.replace(path)
 
 
 def pick_rows(rows: list[dict], count: int, seed: int) -> list[dict]:
@@ -109,9 +101,8 @@ def main() -> None:
         if len(known_rows[name]) < wanted:
             sys.exit(f"{args.model} knows too few common facts: {name} got {len(known_rows[name])} of {wanted}")
     files = invented_rows(args.seed) | known_rows
-    args.out.mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():
-        write_rows(args.out / f"{name}.jsonl", rows)
+        write_jsonl(args.out / f"{name}.jsonl", rows)
         counts = Counter(row["relation_code"] for row in rows)
         print(f"{name}: {len(rows)} rows, {dict(sorted(counts.items()))}")
     print(f"known of {len(candidates)} candidates: " + str({form: sum(known[form]) for form in FORMS}))

@@ -12,7 +12,6 @@ A file that is there already is kept; it was written whole or not at all.
 import argparse
 import csv
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ REPO_ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO_ROOT))
 
 from taalm.benchmarks.temporal_wiki import PERIODS, SETS, read_triples, why_dropped  # noqa: E402
+from taalm.checkpoint import atomic_path, write_jsonl  # noqa: E402
 from taalm.errors import UserError  # noqa: E402
 
 csv.field_size_limit(2**31 - 1)  # whole articles stand in one field
@@ -53,25 +53,19 @@ def texts(path: Path) -> Iterator[str]:
 def filter_diffset(source: Path, target: Path) -> Counter:
     """Write the kept texts of one DIFFSET; returns how many were kept, and dropped by reason."""
     counts: Counter = Counter()
-    partial = target.with_name(target.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as out:
+    with atomic_path(target) as scratch, scratch.open("w", encoding="utf-8", newline="\n") as out:
         for text in texts(source):
             reason = why_dropped(text)
             counts[reason or "kept"] += 1
             if reason is None:
                 out.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(target)
     return counts
 
 
 def convert_probes(source: Path, target: Path) -> int:
     """Check the probes of one file and write them in one schema; returns how many there are."""
     triples = read_triples(source)
-    partial = target.with_name(target.name + ".partial")
-    partial.write_text("".join(json.dumps(vars(t), ensure_ascii=False) + "\n" for t in triples), encoding="utf-8")
-    partial.replace(target)
+    write_jsonl(target, map(vars, triples))
     return len(triples)
 
 
@@ -86,8 +80,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--raw", type=Path, default=REPO_ROOT / "data", help="where the unpacked archives lie")
     parser.add_argument("--out", type=Path, default=REPO_ROOT / "data" / "TemporalWiki")
     args = parser.parse_args(arguments)
-    for folder in ("train", "eval"):
-        (args.out / folder).mkdir(parents=True, exist_ok=True)
     for period, diffset in PERIODS.items():
         target = args.out / "train" / f"diffset_{diffset}_filtered.jsonl"
         if target.exists():

@@ -3,6 +3,8 @@
 import uuid
 from typing import NamedTuple
 
+from taalm.facts import schematic
+
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "taalm/lama_ckl_sample")
 SLOT = "[MASK]"
 
@@ -57,8 +59,7 @@ def make_row(code: str, subject: str, object_: str, masked_evidence: str, invari
         "relation_code": code,
         "uuid": str(uuid.uuid5(NAMESPACE, f"{subject}|{code}")),
         "task_descriptive": relation.sentence.format(subject=subject, object=object_, a=article(object_)),
-        "task_schematic": f"Guess the object. \n  subject is {subject} , relation is {relation.label} , "
-        f"object is {object_}",
+        "task_schematic": schematic(subject, relation.label, object_),
         "subject": subject,
         "relation_label": relation.label,
         "object": object_,

@@ -14,7 +14,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from taalm.checkpoint import load_optimizer, load_parameters, load_state, optimizer_tensors, save_state
+from taalm.checkpoint import load_optimizer, load_parameters, load_state, optimizer_tensors, save_state, under
 from taalm.errors import UserError
 from taalm.losses import target_mask, token_nll, weighted_mean
 from taalm.models.split import SplitModel
@@ -214,8 +214,7 @@ class Adaptation:
         if not self.state_file.exists():
             return
         tensors, values = load_state(self.state_file)
-        saved = {name.removeprefix("theta/"): value for name, value in tensors.items() if name.startswith("theta/")}
-        load_parameters(self.trainable, saved, self.state_file)
+        load_parameters(self.trainable, under(tensors, "theta/"), self.state_file)
         load_optimizer(self.optimizer, tensors)
         self.epoch, self.batch, self.losses = values["epoch"], values["batch"], values["losses"]
         self.losses_by_step, self.seconds = values["losses_by_step"], values["seconds"]

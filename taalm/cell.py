@@ -116,7 +116,7 @@ class Cell:
             documents=rows,
             texts=[document.text for document in documents],
             base_losses=lambda: document_losses(split, rows, pad_id),
-            reference_losses=lambda: self._reference_losses(rows, state_file.with_suffix(".reference")),
+            reference_losses=lambda: self._reference_losses(rows, state_file.parent / "reference.safetensors"),
             keep=config.rho.keep,
         )
         return Adaptation(
@@ -137,7 +137,10 @@ class Cell:
         return rows
 
     def _reference_losses(self, rows: Sequence[Encoded], state_file: Path) -> list[Tensor]:
-        """l_t of the documents under theta fine-tuned on the TA-train documents (RHO-1's reference model)."""
+        """l_t of the documents under theta fine-tuned on the TA-train documents (RHO-1's reference model).
+
+        The reference is the same for all adaptations of a run: the first one trains it, the others load it.
+        """
         config = self.config
         split, tokenizer = self.load()
         documents = [Document(text, None, "a TA-train document") for text in self.ta_train()]

@@ -15,7 +15,8 @@ from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 from taalm.checkpoint import plain, write_text
 from taalm.errors import UserError
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "configs"
 
 Config = TypeVar("Config")
 
@@ -113,6 +114,7 @@ def save_config(config: Any, path: Path) -> None:
 
 def run_entry(main: Callable[[list[str]], None]) -> None:
     """Run an entry point: errors that the user can fix become one sentence on stderr and exit code 2."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         main(sys.argv[1:])
     except UserError as error:

@@ -14,11 +14,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from taalm.checkpoint import write_text
-from taalm.config import parse, run_entry
+from taalm.checkpoint import atomic_path, write_text
+from taalm.config import ROOT, parse, run_entry
 from taalm.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
 HUB = "https://huggingface.co/datasets/seonghyeonye/TemporalWiki/resolve/main"
 SOURCES: dict[str, dict[str, str]] = {  # name -> archive -> folder it is unpacked into, under data/
     "temporalwiki": {f"{HUB}/{name}.zip": "." for name in ("Wikipedia_Full", "TWiki_Diffsets", "TWiki_Probes")},
@@ -104,11 +103,8 @@ def unpack(archive: Path, folder: Path) -> None:
                     raise UserError(f"{archive}: {member.filename!r} would be written outside {folder}")
                 if member.is_dir():
                     continue
-                place.parent.mkdir(parents=True, exist_ok=True)
-                partial = place.with_name(place.name + ".partial")
-                with opened.open(member) as source, partial.open("wb") as out:
+                with opened.open(member) as source, atomic_path(place) as scratch, scratch.open("wb") as out:
                     shutil.copyfileobj(source, out, BLOCK)
-                partial.replace(place)
     except zipfile.BadZipFile as error:
         raise UserError(f"{archive}: not a whole zip file ({error}); delete it to download it again") from None
     write_text(marker, "")

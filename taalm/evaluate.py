@@ -3,7 +3,6 @@
 `python -m taalm.evaluate --method targeted` (scripts/eval/lamackl/*.sh).
 """
 
-import os
 import platform
 import random
 import resource
@@ -180,5 +179,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     sys.exit(run_entry(main))

@@ -11,13 +11,14 @@ from typing import Any
 
 from jsonargparse.typing import NonNegativeInt
 
-from taalm.benchmarks.temporal_wiki import PERIODS, SETS, Triple, read_documents, read_triples, set_metrics, summary
+from taalm.benchmarks.lama_ckl import set_metrics
+from taalm.benchmarks.temporal_wiki import PERIODS, SETS, Triple, document_rows, read_triples, summary
 from taalm.benchmarks.temporal_wiki_stand_in import MARK, StandInConfig, build
 from taalm.cell import Cell, CellConfig, Document, resolve_model
-from taalm.config import parse, run_entry
+from taalm.config import ROOT, parse, run_entry
 from taalm.dry_run import describe
 from taalm.errors import UserError
-from taalm.facts import read_facts, read_jsonl
+from taalm.facts import read_facts
 from taalm.models.precision import keep_freed_memory
 from taalm.models.split import SplitModel
 from taalm.results import load_result, save_result
@@ -48,7 +49,7 @@ class TwikiConfig(CellConfig):
 def data_folder(given: str) -> Path:
     """The folder with train/ and eval/. Raises UserError, saying how to get one."""
     named = given or os.environ.get("TAALM_DATA", "")
-    folder = Path(named) if named else Path(__file__).resolve().parents[1] / "data" / "TemporalWiki"
+    folder = Path(named) if named else ROOT / "data" / "TemporalWiki"
     for place in (folder, folder / "TemporalWiki"):
         if (place / "train").is_dir() and (place / "eval").is_dir():
             return place
@@ -63,9 +64,8 @@ def data_folder(given: str) -> Path:
 
 def documents_of(path: Path, stand_in: bool) -> list[Document]:
     """The documents of a period; the stand-in's say where their object stands."""
-    if not stand_in:
-        return [Document(text, None, f"{path}:{number}") for number, text in enumerate(read_documents(path), 1)]
-    return [Document(row["text"], tuple(row["object_span"]), where) for where, row in read_jsonl(path)]
+    rows = document_rows(path)
+    return [Document(row["text"], tuple(row["object_span"]) if stand_in else None, where) for where, row in rows]
 
 
 class Stream:
@@ -157,5 +157,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     sys.exit(run_entry(main))

@@ -24,6 +24,11 @@ TEXT_FIELDS = (
 Span = tuple[int, int]  # characters [start, end)
 
 
+def schematic(subject: str, relation: str, object_: str) -> str:
+    """The schematic probe of a fact (TAALM, section 4.1); it ends with the object."""
+    return f"Guess the object. \n  subject is {subject} , relation is {relation} , object is {object_}"
+
+
 @dataclass(frozen=True)
 class Fact:
     """One row of LAMA-ckl (TAALM, section 4.1): a fact, the document that states it, and two probes for it."""

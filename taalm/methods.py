@@ -43,16 +43,16 @@ METHODS: dict[str, Method] = {
 
 def get_method(name: str) -> Method:
     """The cell of a name or of names joined by +. Raises UserError for an unknown name, or for two of one kind."""
-    method = Method()
+    method = plain = Method()
     for part in name.split("+"):
         if part not in METHODS:
             raise UserError(
                 f"--method {name}: {part!r} is unknown; the methods are {', '.join(METHODS)}, also joined by +"
             )
         for kind, value in vars(METHODS[part]).items():
-            if value == getattr(Method(), kind):
+            if value == getattr(plain, kind):
                 continue
-            if getattr(method, kind) != getattr(Method(), kind):
+            if getattr(method, kind) != getattr(plain, kind):
                 raise UserError(f"--method {name}: two {kind}s, {getattr(method, kind)} and {value}")
             method = replace(method, **{kind: value})
     return method

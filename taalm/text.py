@@ -29,7 +29,7 @@ class Encoded:
 class Batch:
     """A padded batch, all (B, T): `answer` is True on the tokens of the marked span.
 
-    `states` (B, T, H), where present, is what enters theta's first trained layer (taalm.models.prefix).
+    `states` (B, T, H), where present, is what enters theta's first trained layer (taalm.models.split).
     """
 
     input_ids: Tensor

@@ -1,7 +1,6 @@
 """Train Train-Attention (phi) on LAMA-ckl: `python -m taalm.train_ta` (scripts/train_TA/lama_ckl.sh)."""
 
 import json
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from taalm.meta.trainer import MetaTrainer, OuterConfig
 from taalm.models.base import ModelConfig, load_theta
 from taalm.models.precision import keep_freed_memory
 from taalm.models.train_attention import TrainAttention, TrainAttentionConfig
+from taalm.review_text import read_texts
 from taalm.run_folder import claim
 from taalm.scoring import encode_probe
 from taalm.text import Encoded, encode
@@ -74,14 +74,7 @@ def retained_rows(config: TrainTAConfig, tokenizer: object) -> list[Encoded]:
         raise UserError("--objective.retention needs --retention_data FILE")
     if config.objective.retention_kind == "facts":
         return [encode_probe(tokenizer, f, config.objective.form) for f in read_facts(config.retention_data)]
-    try:
-        text = Path(config.retention_data).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--retention_data {config.retention_data}: cannot read this text ({error})") from None
-    paragraphs = [line.strip() for line in text.splitlines() if len(line.strip()) >= 100]
-    if not paragraphs:
-        raise UserError(f"--retention_data {config.retention_data}: no paragraph of 100 characters in it")
-    return [encode(tokenizer, paragraph, max_length=128) for paragraph in paragraphs]
+    return [encode(tokenizer, paragraph, max_length=128) for paragraph in read_texts(config.retention_data)]
 
 
 def main(arguments: list[str]) -> None:
@@ -145,5 +138,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     sys.exit(run_entry(main))

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from taalm.benchmarks.lama_ckl_split import SplitConfig, make_split
+from taalm.config import ROOT
 from taalm.errors import UserError
 from taalm.facts import Fact, read_facts
 from taalm.scoring import ProbeScore
 
-SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample" / "lama_ckl"
+SAMPLE = ROOT / "data" / "sample" / "lama_ckl"
 
 
 def data_folder(data: str, model: str) -> Path:

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from taalm.checkpoint import write_text
-from taalm.config import parse, run_entry
+from taalm.checkpoint import write_jsonl, write_text
+from taalm.config import ROOT, parse, run_entry
 from taalm.errors import UserError
 from taalm.facts import FORMS, Fact, read_facts
 from taalm.models.base import load_model
@@ -98,7 +98,7 @@ def _document_boundary(facts: Sequence[Fact], place: int) -> int:
 
 
 def default_folder(model: str) -> Path:
-    return Path(__file__).resolve().parents[2] / "data" / "lama_ckl" / Path(model).name
+    return ROOT / "data" / "lama_ckl" / Path(model).name
 
 
 def make_split(config: SplitConfig) -> Path:
@@ -123,17 +123,17 @@ def make_split(config: SplitConfig) -> Path:
     }
     files = split(rows, accuracy)
     for name, chosen in files.items():
-        write_text(out / f"{name}.jsonl", "".join(_row(fact, config.model, accuracy) for fact in chosen))
+        write_jsonl(out / f"{name}.jsonl", [_row(fact, config.model, accuracy) for fact in chosen])
     described["counts"] = {name: len(chosen) for name, chosen in files.items()}
     write_text(out / SUMMARY, json.dumps(described, indent=2) + "\n")
     print("  ".join(f"{name} {count}" for name, count in described["counts"].items()))
     return out
 
 
-def _row(fact: Fact, model: str, accuracy: dict[str, dict[str, float]]) -> str:
+def _row(fact: Fact, model: str, accuracy: dict[str, dict[str, float]]) -> dict:
     row = fact.to_row()
     row["scores"] = {form: {**row["scores"].get(form, {}), model: accuracy[form][fact.uuid]} for form in FORMS}
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return row
 
 
 def main(arguments: list[str]) -> None:

@@ -1,15 +1,12 @@
 """TemporalWiki (Jang et al. 2022): three periods, their documents (DIFFSETs), their probes, the numbers reported."""
 
-import math
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from taalm.errors import UserError
-from taalm.facts import Span, read_jsonl
-from taalm.scoring import ProbeScore
+from taalm.facts import Span, read_jsonl, schematic
 from taalm.text import Encoded, encode
 
 PERIODS = {"0901-1001": "0910", "1001-1101": "1011", "1101-1201": "1112"}  # probes -> DIFFSET, in sequence
@@ -26,8 +23,7 @@ class Triple:
     object: str
 
     def probe(self) -> str:
-        asked = f"subject is {self.subject} , relation is {self.relation} , object is {self.object}"
-        return f"Guess the object. \n  {asked}"
+        return schematic(self.subject, self.relation, self.object)
 
     def answer_span(self) -> Span:
         end = len(self.probe())
@@ -60,26 +56,21 @@ def why_dropped(text: str) -> str | None:
     return "letters" if letters < LETTERS * len(text) else None
 
 
-def read_documents(path: str | Path) -> list[str]:
-    """The texts of a filtered DIFFSET, JSONL rows of {text}. Raises UserError with file and line."""
-    texts = []
+def document_rows(path: str | Path) -> Iterator[tuple[str, dict]]:
+    """("file:line", row) of a filtered DIFFSET, JSONL rows of {text}. Raises UserError with file and line."""
+    empty = True
     for where, row in read_jsonl(path):
         if not isinstance(row, dict) or not isinstance(row.get("text"), str) or not row["text"].strip():
             raise UserError(f"{where}: expected a JSON object with text in the field 'text'")
-        texts.append(row["text"])
-    if not texts:
+        empty = False
+        yield where, row
+    if empty:
         raise UserError(f"{path}: holds no documents")
-    return texts
 
 
-def set_metrics(scores: Sequence[ProbeScore], name: str) -> dict[str, float]:
-    """Mean object NLL of a set (`ppl_*`, as the papers call it), its exp, and its accuracy."""
-    nll = statistics.fmean(score.nll for score in scores)
-    return {
-        f"ppl_{name}": nll,
-        f"exp_ppl_{name}": math.exp(min(nll, 700.0)),
-        f"acc_{name}": statistics.fmean(score.accuracy for score in scores),
-    }
+def read_documents(path: str | Path) -> list[str]:
+    """The texts of a filtered DIFFSET. Raises UserError as `document_rows`."""
+    return [row["text"] for _, row in document_rows(path)]
 
 
 def summary(history: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:

@@ -12,16 +12,17 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jsonargparse.typing import PositiveInt
 
 from taalm.benchmarks.temporal_wiki import PERIODS, SETS, Triple, read_triples
-from taalm.checkpoint import write_text
-from taalm.config import parse, run_entry
+from taalm.checkpoint import write_jsonl, write_text
+from taalm.config import ROOT, parse, run_entry
 from taalm.errors import UserError
+from taalm.facts import MASK
 from taalm.review_text import read_texts
 
 MARK = "stand_in.json"
@@ -53,7 +54,7 @@ class StandInConfig:
 
 
 def default_folder() -> Path:
-    return Path(__file__).resolve().parents[2] / "data" / "TemporalWiki_stand_in"
+    return ROOT / "data" / "TemporalWiki_stand_in"
 
 
 def read_templates(path: Path) -> dict[str, str]:
@@ -88,12 +89,10 @@ def document(stated: str, triple: Triple, paragraph: str, rng: random.Random) ->
     """Two or three sentences of the paragraph with `stated` somewhere among them, and where the object stands."""
     around = [part for part in re.split(r"(?<=[.!?]) ", plain(paragraph)) if part][: rng.choice((2, 3))]
     place = rng.randint(0, len(around))
-    before = " ".join([*around[:place], ""]) if place else ""
-    start = len(before) + (
-        stated.rindex(triple.object) if stated.index(triple.subject) == 0 else stated.index(triple.object)
-    )
-    text = " ".join([*around[:place], stated, *around[place:]])
-    return text, (start, start + len(triple.object))
+    before = "".join(f"{part} " for part in around[:place])
+    find = stated.rindex if stated.startswith(triple.subject) else stated.index
+    start = len(before) + find(triple.object)
+    return before + " ".join([stated, *around[place:]]), (start, start + len(triple.object))
 
 
 def usable(triples: Iterable[Triple]) -> list[Triple]:
@@ -117,7 +116,7 @@ def fact_row(triple: Triple, stated: str, asked: str, text: str, span: tuple[int
         "subject": triple.subject,
         "relation_label": triple.relation,
         "object": triple.object,
-        "masked_evidence": text[: span[0]] + "[MASK]" + text[span[1] :],
+        "masked_evidence": text[: span[0]] + MASK + text[span[1] :],
         "evidence": text,
     }
 
@@ -144,12 +143,12 @@ def build(config: StandInConfig) -> Path:
             known = probes[period, name]
             chosen[name] = known[: min(count, len(known) * 2 // 3)]  # the others are for Train-Attention
             evaluated |= {triple.subject for triple in chosen[name]}
-            _write(out / "eval" / f"{period}_{name}.jsonl", [asdict(triple) for triple in chosen[name]])
+            write_jsonl(out / "eval" / f"{period}_{name}.jsonl", [asdict(triple) for triple in chosen[name]])
         rows = []
         for triple in chosen["changed"]:
             text, span = document(rng.choice(sentences(triple, templates)), triple, rng.choice(paragraphs), rng)
             rows.append({"text": text, "object_span": span})
-        _write(out / "train" / f"diffset_{diffset}_filtered.jsonl", rows)
+        write_jsonl(out / "train" / f"diffset_{diffset}_filtered.jsonl", rows)
     rest = usable(t for (_, name), triples in probes.items() if name == "changed" for t in triples)
     rest = [triple for triple in rest if triple.subject not in evaluated]
     rng.shuffle(rest)
@@ -160,15 +159,11 @@ def build(config: StandInConfig) -> Path:
         facts.append(fact_row(triple, stated, asked, *document(stated, triple, rng.choice(paragraphs), rng)))
     start = 0
     for name, count in HELD.items():
-        _write(out / f"{name}.jsonl", facts[start : start + min(count, len(facts) // 4)])
+        write_jsonl(out / f"{name}.jsonl", facts[start : start + min(count, len(facts) // 4)])
         start += min(count, len(facts) // 4)
-    _write(out / "ta_train.jsonl", facts[start:])
+    write_jsonl(out / "ta_train.jsonl", facts[start:])
     write_text(out / MARK, json.dumps(described) + "\n")
     return out
-
-
-def _write(path: Path, rows: Sequence[dict]) -> None:
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def main(arguments: list[str]) -> None:

@@ -64,12 +64,13 @@ class Step(NamedTuple):
     state: AdamWState  # after this step's gradient
 
 
-def _grad(loss: Tensor, parameters: Tensors, create_graph: bool = False) -> dict[str, Tensor]:
+def gradients_of(loss: Tensor, parameters: Tensors, create_graph: bool = False) -> dict[str, Tensor]:
+    """d loss / d every parameter, 0 where the loss does not depend on it."""
     found = torch.autograd.grad(loss, list(parameters.values()), create_graph=create_graph, materialize_grads=True)
     return dict(zip(parameters, found, strict=True))
 
 
-def _leaves(parameters: Tensors) -> dict[str, Tensor]:
+def as_leaves(parameters: Tensors) -> dict[str, Tensor]:
     """Leaves with the same values to differentiate by; nothing writes into them, so theta keeps its storage."""
     return {name: value.detach().requires_grad_() for name, value in parameters.items()}
 
@@ -78,8 +79,8 @@ def _run(problem: InnerProblem, theta: Tensors, weights: Tensor) -> tuple[dict[s
     """All inner steps without a graph: theta', the last state, and the record of the differentiated steps."""
     parameters, state, record = dict(theta), problem.optimizer.init(theta), []
     for index in range(problem.warmup_steps + problem.steps):
-        leaves = _leaves(parameters)
-        gradients = _grad(problem.inner_loss(leaves, weights), leaves)
+        leaves = as_leaves(parameters)
+        gradients = gradients_of(problem.inner_loss(leaves, weights), leaves)
         before = {name: value.detach() for name, value in leaves.items()}
         parameters, state = problem.optimizer.update(gradients, state, before)
         if index >= problem.warmup_steps:
@@ -96,11 +97,11 @@ def double_backward(problem: InnerProblem, theta: Tensors, weights: Tensor) -> H
     """The reference: differentiate through the gradients of the K steps."""
     warm = replace(problem, steps=0)
     start, state, _ = _run(warm, theta, weights.detach())
-    parameters: Tensors = _leaves(start)
+    parameters: Tensors = as_leaves(start)
     leaf_weights = weights.detach().requires_grad_()
     with sdpa_kernel(SDPBackend.MATH):
         for _ in range(problem.steps):
-            gradients = _grad(problem.inner_loss(parameters, leaf_weights), parameters, create_graph=True)
+            gradients = gradients_of(problem.inner_loss(parameters, leaf_weights), parameters, create_graph=True)
             parameters, state = problem.optimizer.update(gradients, state, parameters)
         task = problem.task_loss(parameters)
         (gradient,) = torch.autograd.grad(task, leaf_weights)
@@ -130,10 +131,10 @@ def _forward_mode(
     if not curvature:
         return loss_slopes(problem.token_losses, step.parameters, direction), {}
     with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
-        duals = {n: forward_ad.make_dual(p, direction[n]) for n, p in _leaves(step.parameters).items()}
+        duals = {n: forward_ad.make_dual(p, direction[n]) for n, p in as_leaves(step.parameters).items()}
         with _PlainSilu():
             losses = problem.token_losses(duals)
-        gradients = _grad(weighted_mean(losses, weights, problem.mask), duals)
+        gradients = gradients_of(weighted_mean(losses, weights, problem.mask), duals)
         q = forward_ad.unpack_dual(losses).tangent.detach()
         return q, {n: forward_ad.unpack_dual(g).tangent.detach() for n, g in gradients.items()}
 
@@ -152,9 +153,9 @@ def _central_differences(
     for sign in (1, -1):
         shifted = {name: p + sign * eps * direction[name] for name, p in step.parameters.items()}
         if curvature:
-            leaves = _leaves(shifted)
+            leaves = as_leaves(shifted)
             values = problem.token_losses(leaves)
-            gradients.append(_grad(weighted_mean(values, weights, problem.mask), leaves))
+            gradients.append(gradients_of(weighted_mean(values, weights, problem.mask), leaves))
         else:
             with torch.no_grad():
                 values = problem.token_losses(shifted)
@@ -171,9 +172,9 @@ def _adjoint(directional: Callable) -> Callable[[InnerProblem, Tensors, Tensor],
     def hypergradient(problem: InnerProblem, theta: Tensors, weights: Tensor) -> Hypergradient:
         weights = weights.detach()
         final, _, record = _run(problem, theta, weights)
-        leaves = _leaves(final)
+        leaves = as_leaves(final)
         task = problem.task_loss(leaves)
-        theta_bar = _grad(task, leaves)
+        theta_bar = gradients_of(task, leaves)
         del leaves, final
         optimizer, (b1, b2) = problem.optimizer, problem.optimizer.betas
         m_bar = {name: torch.zeros_like(value) for name, value in theta_bar.items()}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from taalm.losses import target_mask, token_nll
-from taalm.meta.hypergradient import Hypergradient, InnerProblem, adapt
+from taalm.meta.hypergradient import Hypergradient, InnerProblem, TokenLosses, adapt
 from taalm.meta.inner import InnerConfig, Tensors, make_adamw
 from taalm.meta.objectives import ObjectiveConfig, objective
 from taalm.models.split import SplitModel
@@ -50,17 +50,16 @@ class Theta:
         parts = (lesson.documents, lesson.probes, lesson.unrelated, lesson.retained)
         return Lesson(*(batch and self.split.with_states(batch) for batch in parts))
 
+    def token_losses(self, documents: Batch) -> TokenLosses:
+        """parameters -> l_t of these documents, (B, T-1)."""
+        return lambda parameters: token_nll(self.logits(parameters, documents), documents.input_ids)
+
     def problem(self, lesson: Lesson) -> InnerProblem:
         """The inner problem of learning this lesson's documents in one theta'."""
-        documents = lesson.documents
-
-        def token_losses(parameters: Tensors) -> Tensor:
-            return token_nll(self.logits(parameters, documents), documents.input_ids)
-
         return InnerProblem(
-            token_losses=token_losses,
+            token_losses=self.token_losses(lesson.documents),
             task_loss=objective(self.logits, self.task, self.theta_0, lesson.probes, lesson.unrelated, lesson.retained),
-            mask=target_mask(documents.attention_mask),
+            mask=target_mask(lesson.documents.attention_mask),
             optimizer=self.optimizer,
             warmup_steps=self.inner.warmup_steps,
             steps=self.inner.steps,

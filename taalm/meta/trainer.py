@@ -1,6 +1,5 @@
 """The outer loop: phi learns from hypergradients, theta goes back to theta_0 after every step (TAALM, section 3.2)."""
 
-import json
 import random
 import time
 from collections import Counter
@@ -13,7 +12,15 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 from tqdm import tqdm
 
-from taalm.checkpoint import load_optimizer, load_parameters, load_state, optimizer_tensors, save_state, write_text
+from taalm.checkpoint import (
+    load_optimizer,
+    load_parameters,
+    load_state,
+    optimizer_tensors,
+    save_state,
+    under,
+    write_jsonl,
+)
 from taalm.errors import UserError
 from taalm.losses import target_mask
 from taalm.meta.hypergradient import get_hypergradient
@@ -231,15 +238,14 @@ class MetaTrainer:
             "log": self.log,
         }
         save_state(self.state_file, tensors | optimizer_tensors(self.optimizer) | self.scores.state(), values)
-        write_text(self.folder / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in self.log))
+        write_jsonl(self.folder / "log.jsonl", self.log)
 
     def resume(self) -> None:
         """Go on from the folder's state, if there is one."""
         if not self.state_file.exists():
             return
         tensors, values = load_state(self.state_file)
-        saved = {name.removeprefix("phi/"): value for name, value in tensors.items() if name.startswith("phi/")}
-        load_parameters(self.phi.trainable(), saved, self.state_file)
+        load_parameters(self.phi.trainable(), under(tensors, "phi/"), self.state_file)
         load_optimizer(self.optimizer, tensors)
         self.scores.load(tensors)
         self.step, self.skipped, self.seconds = values["step"], values["skipped"], values["seconds"]

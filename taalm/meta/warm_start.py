@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from taalm.losses import token_nll
-from taalm.meta.hypergradient import loss_slopes
+from taalm.checkpoint import under
+from taalm.meta.hypergradient import as_leaves, gradients_of, loss_slopes
 from taalm.meta.objectives import task_loss
 from taalm.meta.problem import Lesson, Theta
 
@@ -22,15 +22,10 @@ from taalm.meta.problem import Lesson, Theta
 def token_scores(theta: Theta, lesson: Lesson) -> Tensor:
     """s_t of a lesson of one document, (T-1,)."""
     lesson = theta.prepare(lesson)
-    leaves = {name: value.detach().requires_grad_() for name, value in theta.theta_0.items()}
+    leaves = as_leaves(theta.theta_0)
     task = task_loss(theta.logits, lesson.probes, theta.theta_0, "task_nll")(leaves)
-    gradients = torch.autograd.grad(task, list(leaves.values()))
-    fall = {name: gradient.sign() for name, gradient in zip(leaves, gradients, strict=True)}
-
-    def token_losses(parameters: dict[str, Tensor]) -> Tensor:
-        return token_nll(theta.logits(parameters, lesson.documents), lesson.documents.input_ids)
-
-    return loss_slopes(token_losses, theta.theta_0, fall).squeeze(0)
+    fall = {name: gradient.sign() for name, gradient in gradients_of(task, leaves).items()}
+    return loss_slopes(theta.token_losses(lesson.documents), theta.theta_0, fall).squeeze(0)
 
 
 def target_shares(scores: Tensor, mask: Tensor, temperature: float) -> Tensor:
@@ -69,5 +64,4 @@ class TokenScores:
         return {f"scores/{index}": values for index, values in self.known.items()}
 
     def load(self, saved: dict[str, Tensor]) -> None:
-        found = {name: value for name, value in saved.items() if name.startswith("scores/")}
-        self.known = {int(name.removeprefix("scores/")): value for name, value in found.items()}
+        self.known = {int(index): values for index, values in under(saved, "scores/").items()}

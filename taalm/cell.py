@@ -18,7 +18,8 @@ from taalm.optimizers.recadam import RecAdamConfig
 from taalm.rehearsal import REHEARSALS, Rehearsal, ReviewConfig
 from taalm.review_text import read_texts, without_probes
 from taalm.text import Encoded, Span, check_length, describe_truncation, encode, pad_token
-from taalm.weighters import get_weighter
+from taalm.weighters import Selector, get_weighter
+from taalm.weighters.known import SelectWithoutKnown, WithoutKnown
 from taalm.weighters.material import Material
 from taalm.weighters.selective import RhoConfig
 
@@ -34,6 +35,8 @@ class CellConfig:
     rho: RhoConfig = field(default_factory=RhoConfig)
     recadam: RecAdamConfig = field(default_factory=RecAdamConfig)
     review: ReviewConfig = field(default_factory=ReviewConfig)
+    known_above: float = 1.0
+    """Tokens to which theta_0 gives at least this probability get weight 0 (known-token masking); 1 masks none."""
     phi: str = ""
     """Folder of a trained phi for targeted; default the newest under --phi_runs."""
     phi_runs: str = "runs/train_ta/lama_ckl"
@@ -119,10 +122,13 @@ class Cell:
             reference_losses=lambda: self._reference_losses(rows, state_file.parent / "reference.safetensors"),
             keep=config.rho.keep,
         )
+        weigh = get_weighter(self.method.weighter, material)
+        if config.known_above < 1:
+            mask = SelectWithoutKnown if isinstance(weigh, Selector) else WithoutKnown
+            weigh = mask(weigh, rows, document_losses(split, rows, pad_id), config.known_above)
         return Adaptation(
-            split, rows, pad_id, get_weighter(self.method.weighter, material), config.adapt, evaluate, state_file,
-            config.seed, config.quiet, make_optimizer(self.method.optimizer, config.recadam),
-            self._rehearsal(split, tokenizer),
+            split, rows, pad_id, weigh, config.adapt, evaluate, state_file, config.seed, config.quiet,
+            make_optimizer(self.method.optimizer, config.recadam), self._rehearsal(split, tokenizer),
         )  # fmt: skip
 
     def _encode(self, tokenizer: Any, documents: Sequence[Document]) -> list[Encoded]:

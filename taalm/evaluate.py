@@ -8,7 +8,7 @@ import random
 import resource
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from taalm.facts import Fact
 from taalm.models.precision import keep_freed_memory
 from taalm.results import load_result, save_result, table
 from taalm.run_folder import claim
+from taalm.scaling import scaled
 from taalm.scoring import ProbeBatches, encode_probe, score_batches
 from taalm.text import pad_token
 
@@ -46,7 +47,9 @@ class EvaluateConfig(CellConfig):
     limit: NonNegativeInt = 0
     """Learn only the first so many facts of the file; 0 learns all."""
     swap_halves: bool = False
-    """Also adapt to each random half of the facts alone, for read knowledge (twice the time)."""
+    """Also adapt to each random half of the facts alone, for read knowledge (twice the time); later is fine too."""
+    scales: list[float] = field(default_factory=list)
+    """Also ask the final model with its adapter scaled by these shares, [0.5, 0.75]; later is fine too."""
     save_adapter: bool = True
     """Save the final adapter in PEFT's format."""
     name: str = ""
@@ -138,6 +141,18 @@ def swapped(evaluation: Evaluation, state: Callable[[str], Path]) -> dict[str, f
     return lama_ckl.read_knowledge(accuracies, members)
 
 
+def scaled_totals(adaptation: Adaptation, shares: list[float]) -> dict[str, dict[str, float]]:
+    """The final model's accuracies and their Total with its adapter scaled by each share."""
+    found = {}
+    for share in shares:
+        print(f"adapter scaled by {share}")
+        with scaled(adaptation.model, share):
+            entry = adaptation.evaluate(adaptation.config.epochs)
+        learned, known = entry["acc_changed"], entry["acc_unchanged"]
+        found[str(share)] = {"acc_changed": learned, "acc_unchanged": known, "total": learned + known}
+    return found
+
+
 def main(arguments: list[str]) -> None:
     config = parse(EvaluateConfig, "evaluate/lama_ckl", arguments, "python -m taalm.evaluate")
     if config.dry_run:
@@ -150,10 +165,13 @@ def main(arguments: list[str]) -> None:
     name = config.name or f"{config.method}_seed{config.seed}"
     folder, work = Path(config.out), Path(config.out) / "runs" / name
     path = folder / f"{name}.pkl"
-    claim(work, config, keep=("quiet", "dry_run"))
+    claim(work, config, keep=("quiet", "dry_run", "swap_halves", "scales"))
     if path.exists():
-        print(f"{path} is there already:\n{table({name: load_result(path)})}")
-        return
+        result = load_result(path)
+        asked = config.swap_halves and "read_knowledge" not in result["summary"]
+        if not asked and {str(share) for share in config.scales} <= set(result["scaled"]):
+            print(f"{path} is there already:\n{table({name: result})}")
+            return
     evaluation = Evaluation(config)
     adaptation = evaluation.run(
         evaluation.facts, work / "state.safetensors", work / "adapter" if config.save_adapter else None
@@ -170,6 +188,7 @@ def main(arguments: list[str]) -> None:
         "eval_result": adaptation.history,
         "loss_by_step": adaptation.losses_by_step,
         "summary": summary,
+        "scaled": scaled_totals(adaptation, config.scales),
         "framing": lama_ckl.framing(adaptation.history, evaluation.facts),
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
     }

@@ -1,6 +1,7 @@
 """Train Train-Attention (phi) on LAMA-ckl: `python -m taalm.train_ta` (scripts/train_TA/lama_ckl.sh)."""
 
 import json
+import random
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +48,7 @@ class TrainTAConfig:
     judged: NonNegativeInt = 64
     """So many of the held-out documents are also learned with phi's, uniform and oracle weights, to compare them."""
     retention_data: str = ""
-    """Plain text or a facts file (.jsonl) for --objective.retention."""
+    """Plain text or a facts file (.jsonl) for --objective.retention; default, for kl, the TA-train documents."""
     name: str = ""
     """Folder of the run under --out; default seed<seed>."""
     out: str = "runs/train_ta/lama_ckl"
@@ -66,15 +67,17 @@ def disjoint(train: list[Fact], held: list[Fact], what: str) -> None:
             raise UserError(f"{fact.where}: its fact, document or subject is also in {what}; phi must not train on it")
 
 
-def retained_rows(config: TrainTAConfig, tokenizer: object) -> list[Encoded]:
+def retained_rows(config: TrainTAConfig, train: list[Fact], tokenizer: object) -> list[Encoded]:
     """The rows of --retention_data: probes of known facts, or paragraphs of plain text."""
     if not config.objective.retention:
         return []
-    if not config.retention_data:
-        raise UserError("--objective.retention needs --retention_data FILE")
     if config.objective.retention_kind == "facts":
+        if not config.retention_data:
+            raise UserError("--objective.retention_kind facts needs --retention_data FILE")
         return [encode_probe(tokenizer, f, config.objective.form) for f in read_facts(config.retention_data)]
-    return [encode(tokenizer, paragraph, max_length=128) for paragraph in read_texts(config.retention_data)]
+    texts = read_texts(config.retention_data) if config.retention_data else [fact.evidence for fact in train]
+    order = random.Random(config.seed).sample(range(len(texts)), len(texts))  # not a step's own documents
+    return [encode(tokenizer, texts[index], max_length=128) for index in order]
 
 
 def main(arguments: list[str]) -> None:
@@ -109,8 +112,8 @@ def main(arguments: list[str]) -> None:
 
     # ---- train
     trainer = MetaTrainer(
-        theta, phi, lessons(train, retained_rows(config, tokenizer)), lessons(valid), config.outer, run, config.seed,
-        config.quiet,
+        theta, phi, lessons(train, retained_rows(config, train, tokenizer)), lessons(valid), config.outer, run,
+        config.seed, config.quiet,
     )  # fmt: skip
     trainer.run()
     phi.save_pretrained(run / "phi")

@@ -93,20 +93,24 @@ def test_the_run_folder_holds_the_resolved_configuration_and_a_report(trained):
 
 @pytest.mark.parametrize("method", ["finetune", "targeted", "oracle"])
 def test_every_method_writes_a_result_with_all_numbers(method, trained, tiny_folder, sample_folder, tmp_path):
-    arguments = evaluate_arguments(tiny_folder, sample_folder, tmp_path, "--method", method, "--swap_halves", "true")
-    done = run_module(*arguments, "--phi", trained / "phi")
+    arguments = evaluate_arguments(tiny_folder, sample_folder, tmp_path, "--method", method, "--phi", trained / "phi")
+    done = run_module(*arguments)
     assert done.returncode == 0, done.stderr
     result = load_result(tmp_path / f"{method}_seed42.pkl")
     assert list(result["eval_result"]) == [0, 1, 2]
     for entry in result["eval_result"].values():
         assert {"ppl_changed", "acc_changed", "ppl_unchanged", "acc_unchanged", "loss"} <= set(entry)
         assert len(entry["to_learn"]) == 8
-    assert result["summary"]["read_knowledge"] is not None
     assert set(result["framing"]) == {"do-nothing", "relation-majority"}
     assert (tmp_path / "runs" / f"{method}_seed42" / "adapter" / "adapter_model.safetensors").exists()
     assert "relation-majority" in done.stdout
-    again = run_module(*arguments, "--phi", trained / "phi")
-    assert again.returncode == 0 and "is there already" in again.stdout
+    later = run_module(*arguments, "--swap_halves", "true", "--scales", "[0, 1]")
+    assert later.returncode == 0, later.stderr
+    longer = load_result(tmp_path / f"{method}_seed42.pkl")
+    assert longer["eval_result"] == result["eval_result"] and longer["summary"]["read_knowledge"] is not None
+    before, after = (result["eval_result"][epoch] for epoch in (0, 2))
+    assert longer["scaled"]["0.0"]["acc_changed"] == before["acc_changed"]
+    assert longer["scaled"]["1.0"]["acc_unchanged"] == after["acc_unchanged"]
 
 
 def test_methods_give_different_results_and_do_not_overwrite_each_other(trained, tiny_folder, sample_folder, tmp_path):
@@ -114,6 +118,8 @@ def test_methods_give_different_results_and_do_not_overwrite_each_other(trained,
     for method in ("finetune", "targeted", "oracle"):
         arguments = evaluate_arguments(tiny_folder, sample_folder, tmp_path, "--method", method)
         assert run_module(*arguments, "--phi", trained / "phi").returncode == 0
+    again = run_module(*arguments, "--phi", trained / "phi")
+    assert again.returncode == 0 and "is there already" in again.stdout
     for method in ("finetune", "targeted", "oracle"):
         losses[method] = load_result(tmp_path / f"{method}_seed42.pkl")["loss_by_step"]
     assert losses["finetune"] != losses["targeted"] != losses["oracle"] != losses["finetune"]

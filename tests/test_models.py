@@ -127,8 +127,9 @@ def test_left_and_right_padding_give_phi_the_same_weights(tiny_folder, tokenizer
         assert len(left) == len(row)
 
 
-def test_a_saved_phi_comes_back_with_the_same_weights(tiny_folder, tokenizer, batch, tmp_path):
-    config = TrainAttentionConfig(backbone=str(tiny_folder), weights="sigmoid", head_bias=4.0, precision="fp32")
+@pytest.mark.parametrize("weights", ["softmax", "sigmoid", "softplus"])
+def test_a_saved_phi_comes_back_with_the_same_weights(weights, tiny_folder, tokenizer, batch, tmp_path):
+    config = TrainAttentionConfig(backbone=str(tiny_folder), weights=weights, head_bias=4.0, precision="fp32")
     phi = TrainAttention.create(config).eval()
     torch.nn.init.normal_(phi.head.weight)
     phi.save_pretrained(tmp_path)
@@ -136,6 +137,9 @@ def test_a_saved_phi_comes_back_with_the_same_weights(tiny_folder, tokenizer, ba
     pair = (batch.input_ids, batch.attention_mask)
     torch.testing.assert_close(again.weights(*pair), phi.weights(*pair))
     assert not any(p.requires_grad for p in again.parameters())
+    form = {"sigmoid": torch.sigmoid, "softplus": torch.nn.functional.softplus}.get(weights)
+    if form:
+        torch.testing.assert_close(phi.weights(*pair)[:, 1], form(phi.logits(*pair)[:, 1]))
 
 
 def test_the_packaged_model_knows_the_capital_of_france():

@@ -9,6 +9,7 @@ import torch
 from taalm.errors import UserError
 from taalm.text import collate, encode
 from taalm.weighters import WEIGHTERS, Selector, get_weighter
+from taalm.weighters.known import SelectWithoutKnown, WithoutKnown
 from taalm.weighters.material import Material
 
 TEXTS = ("the cat sat on the mat .", "a dog ran .", "Marie Curie was born in Warsaw in 1867 .")
@@ -102,6 +103,25 @@ def test_ner_marks_the_tokens_of_entities(documents, tokenizer):
 
     assert of("Warsaw") == of("Curie") == {1.0} and of("born") == {0.0}
     assert torch.equal(weights[1, 1 : len(documents[1])], torch.ones(len(documents[1]) - 1))  # no entity at all
+
+
+def test_known_tokens_get_no_weight_under_any_weighter(documents):
+    losses, now = losses_for(documents, 6), losses_for(documents, 7)
+    batch, above = collate(documents, 0), 0.2  # known: a loss of at most -log 0.2 = 1.61
+    plain, masked = get_weighter("uniform"), WithoutKnown(get_weighter("uniform"), documents, losses, above)
+    rho = get_weighter("rho_theta0", Material(documents=documents, base_losses=lambda: losses))
+    chosen = SelectWithoutKnown(rho, documents, losses, above)
+    assert isinstance(chosen, Selector) and not isinstance(masked, Selector)
+    before = rho.select([batch], [padded(documents, now)])[0]
+    after = chosen.select([batch], [padded(documents, now)])[0]
+    left = 0
+    for row, values in enumerate(losses):
+        unknown = (values > -math.log(above)).float()
+        place = slice(1, len(values) + 1)
+        assert torch.equal(masked(batch)[row, place], plain(batch)[row, place] * unknown)
+        assert torch.equal(after[row, place], before[row, place] * unknown)
+        left += int(unknown.sum())
+    assert 0 < left < sum(map(len, losses))
 
 
 def test_what_a_weighter_lacks_is_said():

@@ -21,8 +21,10 @@ Tensors = Mapping[str, Tensor]
 class InnerConfig:
     """The inner step: how theta learns a document from its weighted loss (docs/method.md)."""
 
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """The update rule; CaMeLS learns with sgd."""
     lr: float = 3e-3
-    """AdamW learning rate."""
+    """Its learning rate."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's decay rates of the two moments."""
     eps: float = 1e-8
@@ -113,5 +115,20 @@ class AdamW:
         return 1 - self.betas[0] ** step, 1 - self.betas[1] ** step
 
 
-def make_adamw(config: InnerConfig) -> AdamW:
+class SGD(AdamW):
+    """theta' = (1 - lr wd) theta - lr g, as an update with both moments: b1 = 0 and b2 = 1 give m' = g and v' = 0."""
+
+    def __init__(self, lr: float, weight_decay: float = 0.0):
+        super().__init__(lr, betas=(0.0, 1.0), weight_decay=weight_decay)
+
+    def apply(self, parameters: Tensors, state: AdamWState) -> dict[str, Tensor]:
+        return {name: self.decay * theta - self.lr * state.m[name] for name, theta in parameters.items()}
+
+    def derivatives(self, state: AdamWState, name: str) -> UpdateDerivatives:
+        return UpdateDerivatives(torch.full_like(state.m[name], -self.lr), torch.zeros_like(state.v[name]))
+
+
+def make_optimizer(config: InnerConfig) -> AdamW:
+    if config.optimizer == "sgd":
+        return SGD(config.lr, config.weight_decay)
     return AdamW(config.lr, tuple(config.betas), config.eps, config.weight_decay)

@@ -26,7 +26,7 @@ class ObjectiveConfig:
     restriction: float = 0.0
     """Weight of mean |d| on a probe of another fact of the batch: what was not in the document shall not move."""
     retention: float = 0.0
-    """Weight of the retention term on --retention_data; needs that file."""
+    """Weight of the retention term, on --retention_data."""
     retention_kind: Literal["kl", "facts"] = "kl"
     """KL(theta_0 || theta') on plain text, or NLL of the answers of known facts (a facts file)."""
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from taalm.losses import target_mask, token_nll
 from taalm.meta.hypergradient import Hypergradient, InnerProblem, TokenLosses, adapt
-from taalm.meta.inner import InnerConfig, Tensors, make_adamw
+from taalm.meta.inner import InnerConfig, Tensors, make_optimizer
 from taalm.meta.objectives import ObjectiveConfig, objective
 from taalm.models.split import SplitModel
 from taalm.text import Batch
@@ -38,7 +38,7 @@ class Theta:
                 module.p = 0.0  # every pass must see the same function
         self.model, self.inner, self.task = model, inner, task
         self.theta_0 = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-        self.optimizer = make_adamw(inner)
+        self.optimizer = make_optimizer(inner)
         self.split = SplitModel(model)
 
     def logits(self, parameters: Tensors, batch: Batch, **options: Any) -> Tensor:

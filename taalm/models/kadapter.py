@@ -83,6 +83,7 @@ class KAdapterLayer(nn.Module, BaseTunerLayer):
         self.kadapter_blocks, self.kadapter_norm = nn.ModuleDict(), nn.ModuleDict()
         self._disable_adapters, self.merged_adapters = False, []
         self.settings: dict[str, KAdapterConfig] = {}
+        self.share = 1.0  # see taalm.scaling
         self.taken: dict[str, list[_Taken]] = {}
         self.update_layer(adapter_name, config, model)
 
@@ -117,7 +118,7 @@ class KAdapterLayer(nn.Module, BaseTunerLayer):
                 for depth in range(config.blocks):
                     found = self.kadapter_blocks[name][f"{number}_{depth}"](output, *taken.args, **taken.kwargs)
                     output = found[0] if isinstance(found, tuple) else found
-            result = result + config.scale * self.kadapter_norm[name](output)
+            result = result + self.share * config.scale * self.kadapter_norm[name](output)
         return result
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from transformers import AutoModel
@@ -39,8 +40,8 @@ class TrainAttentionConfig:
     """LoRA scale numerator."""
     dropout: float = 0.0
     """LoRA dropout."""
-    weights: Literal["softmax", "sigmoid"] = "softmax"
-    """Logits to weights: T * softmax over the document, or an independent sigmoid (published)."""
+    weights: Literal["softmax", "sigmoid", "softplus"] = "softmax"
+    """Logits to weights: T * softmax over the document, an independent sigmoid (published) or softplus (CaMeLS)."""
     head_bias: float = 0.0
     """Initial bias of the head; the published recipe has 4.0 with sigmoid. No effect on softmax weights."""
     four_bit: bool = False
@@ -96,8 +97,8 @@ class TrainAttention(nn.Module):
         """Weights from logits, (B, T): 0 on padding and on BOS, which is nobody's target."""
         target = torch.zeros_like(attention_mask, dtype=torch.bool)
         target[:, 1:] = target_mask(attention_mask).bool()
-        if self.config.weights == "sigmoid":
-            return torch.sigmoid(logits) * target
+        if self.config.weights != "softmax":
+            return (torch.sigmoid if self.config.weights == "sigmoid" else F.softplus)(logits) * target
         share = torch.softmax(logits.masked_fill(~target, torch.finfo(logits.dtype).min), dim=1) * target
         return share * target.sum(1, keepdim=True)
 

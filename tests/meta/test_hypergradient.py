@@ -83,6 +83,19 @@ def test_jvp_and_finite_differences_equal_double_backward(kind, warmup_steps, st
         torch.testing.assert_close(found[name].task_loss, reference.task_loss, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+def test_an_sgd_inner_step_has_the_same_three_hypergradients(steps):
+    inner = InnerConfig(optimizer="sgd", lr=0.3, weight_decay=0.1, warmup_steps=0, steps=steps)
+    theta, taught = Theta(base("llama-lora"), inner, ObjectiveConfig()), lesson("right")
+    weights = weights_for(taught.documents)
+    found = {
+        name: theta.hypergradient(estimate, taught, weights).weight_gradient
+        for name, estimate in HYPERGRADIENTS.items()
+    }
+    for name, bound in (("jvp", 1e-8), ("finite_difference", 1e-4)):
+        assert relative(found[name], found["double_backward"]) < bound, name
+
+
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_independent_mode_is_the_mean_over_documents_learned_alone(side):
     model, taught = base("llama-lora"), lesson(side)

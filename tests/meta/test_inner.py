@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from taalm.meta.inner import AdamW
+from taalm.meta.inner import SGD, AdamW, InnerConfig, make_optimizer
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
@@ -53,3 +53,18 @@ def test_a_parameter_without_gradient_stays_and_has_no_slope():
     assert slope.m[0] == slope.v[0] == 0 and torch.isfinite(slope.m).all()
     (through,) = torch.autograd.grad(updated["w"].sum(), gradient)
     assert torch.isfinite(through).all()
+
+
+def test_sgd_equals_torch_sgd_and_has_a_constant_slope():
+    torch.manual_seed(2)
+    start = torch.randn(4, dtype=torch.float64)
+    live = start.clone().requires_grad_()
+    reference, ours = torch.optim.SGD([live], lr=0.1, weight_decay=0.2), SGD(0.1, weight_decay=0.2)
+    parameters, state = {"w": start}, ours.init({"w": start})
+    for _ in range(3):
+        live.grad = torch.randn(4, dtype=torch.float64)
+        reference.step()
+        parameters, state = ours.update({"w": live.grad}, state, parameters)
+        torch.testing.assert_close(parameters["w"], live.detach(), rtol=1e-12, atol=1e-14)
+    assert (ours.derivatives(state, "w").m == -0.1).all() and (ours.derivatives(state, "w").v == 0).all()
+    assert isinstance(make_optimizer(InnerConfig(optimizer="sgd")), SGD)

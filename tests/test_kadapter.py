@@ -9,29 +9,31 @@ from peft import get_peft_model
 
 from taalm.errors import UserError
 from taalm.models.kadapter import KAdapterConfig
-from tests.conftest import ROOT, tiny_gpt2, tiny_llama
+from tests.conftest import ROOT, tiny_gpt2, tiny_llama, tiny_t5
 
 IDS = torch.tensor([[0, 5, 9, 11, 7], [0, 8, 3, 2, 2]])
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+MAKE = {"llama": tiny_llama, "gpt2": tiny_gpt2, "t5": tiny_t5}
 
 
 def adapted(kind: str, **settings):
-    model = (tiny_gpt2 if kind == "gpt2" else tiny_llama)(64).eval()
+    model = MAKE[kind](64).eval()
     torch.manual_seed(4)
     return get_peft_model(model, KAdapterConfig(**{"layers": [0, 1, -1], **settings}))
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("kind", list(MAKE))
 def test_at_scale_0_the_base_is_unchanged_and_else_it_is_not(kind):
-    base = (tiny_gpt2 if kind == "gpt2" else tiny_llama)(64).eval()(IDS, attention_mask=MASK).logits
+    inputs = {"input_ids": IDS, "attention_mask": MASK, "labels": IDS}
+    base = MAKE[kind](64).eval()(**inputs).logits
     silent, loud = adapted(kind, scale=0.0).eval(), adapted(kind).eval()
-    torch.testing.assert_close(silent(input_ids=IDS, attention_mask=MASK).logits, base)
-    assert (loud(input_ids=IDS, attention_mask=MASK).logits - base).abs().max() > 1e-3
+    torch.testing.assert_close(silent(**inputs).logits, base)
+    assert (loud(**inputs).logits - base).abs().max() > 1e-3
     with loud.disable_adapter():
-        torch.testing.assert_close(loud(input_ids=IDS, attention_mask=MASK).logits, base)
+        torch.testing.assert_close(loud(**inputs).logits, base)
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("kind", list(MAKE))
 def test_only_the_adapters_train(kind):
     model = adapted(kind)
     model(input_ids=IDS, attention_mask=MASK, labels=IDS).loss.backward()
@@ -68,6 +70,15 @@ def test_padding_on_either_side_gives_the_same_logits():
     positions = torch.tensor([[0, 0, 0, 1, 2]])
     left = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits[0, 2:]
     torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
+
+
+def test_on_t5_the_adapters_read_the_encoder():
+    model = adapted("t5").eval()
+    places = {name.split(".kadapter")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert places == {"base_model.model.encoder.final_layer_norm"}
+    padded = torch.nn.functional.pad(IDS, (0, 2)), torch.nn.functional.pad(MASK, (0, 2))
+    longer = model(input_ids=padded[0], attention_mask=padded[1], labels=IDS).logits
+    torch.testing.assert_close(longer, model(input_ids=IDS, attention_mask=MASK, labels=IDS).logits)
 
 
 def test_a_saved_folder_loads_in_a_fresh_process(tmp_path):

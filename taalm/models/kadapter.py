@@ -3,7 +3,8 @@
 Adapter i takes the hidden state at its layer plus the output of adapter i-1 through blocks of the base model's own
 layer class; the last output is added to the final state: state + scale * LayerNorm(output). After `import taalm`,
 `get_peft_model`, `save_pretrained` and `PeftModel.from_pretrained` know it.
-TAALM's placement is layers [1, 15, -1] of Llama-2-7B, one block each, scale 0.1.
+TAALM's placement is layers [1, 15, -1] of Llama-2-7B, one block each, scale 0.1. On T5 the adapters read the encoder,
+as in CKL (Jang et al. 2022).
 """
 
 from collections.abc import Mapping

@@ -28,9 +28,10 @@ class _Reached(Exception):
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The list of a causal language model's blocks: the longest ModuleList in it; empty for a model without one."""
-    lists = (module for module in model.modules() if isinstance(module, nn.ModuleList))
-    return max(lists, key=len, default=nn.ModuleList())
+    """A language model's blocks: its longest ModuleList, lists in lists aside (T5: the encoder's); or an empty one."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    inner = {id(module) for found in lists for module in found.modules() if module is not found}
+    return max((found for found in lists if id(found) not in inner), key=len, default=nn.ModuleList())
 
 
 def first_trained_layer(model: nn.Module) -> int:

@@ -28,6 +28,7 @@ from taalm.meta.lessons import Lessons
 from taalm.meta.observe import observe_weights, post_step_losses
 from taalm.meta.problem import Lesson, Theta
 from taalm.meta.warm_start import TokenScores, fit_loss, target_shares
+from taalm.models.precision import rounds_to_bf16
 from taalm.models.train_attention import TrainAttention
 from taalm.seeds import derive_seed
 from taalm.text import Batch, shuffled_buckets
@@ -83,6 +84,11 @@ class MetaTrainer:
         self.theta, self.phi, self.train, self.valid, self.config = theta, phi, train, valid, config
         self.folder, self.seed, self.quiet = folder, seed, quiet
         self.estimate = get_hypergradient(config.hypergradient)
+        if config.hypergradient == "finite_difference" and rounds_to_bf16(theta.model):
+            raise UserError(
+                "--outer.hypergradient finite_difference: theta's frozen layers multiply in bfloat16, whose rounding "
+                "is larger than the differences; pass --theta.precision fp32, or --outer.hypergradient jvp"
+            )
         head = [p for n, p in phi.trainable().items() if n.startswith("head")]
         body = [p for n, p in phi.trainable().items() if not n.startswith("head")]
         self.optimizer = torch.optim.AdamW(

@@ -110,6 +110,15 @@ def freeze_linears(model: nn.Module, bf16: bool) -> None:
                 module.weight.data = module.weight.data.bfloat16()
 
 
+def rounds_to_bf16(model: nn.Module) -> bool:
+    """Whether frozen layers of `model` multiply in bfloat16."""
+    return any(
+        (isinstance(module, FrozenLinear) and module.weight.dtype == torch.bfloat16)
+        or (isinstance(module, FrozenLinear4bit) and module.compute_dtype == torch.bfloat16)
+        for module in model.modules()
+    )
+
+
 def keep_freed_memory() -> None:
     """Tell glibc to keep freed blocks instead of returning them: a step then faults no fresh pages (a quarter faster).
 

@@ -5,7 +5,7 @@ Meta-steps, adaptation and scoring run them once (nothing below the first traine
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -45,10 +45,13 @@ def first_trained_layer(model: nn.Module) -> int:
 
 
 class SplitModel:
-    """A causal language model that starts at its first trained layer for batches that carry `states`."""
+    """A causal language model that starts at its first trained layer for batches that carry `states`.
 
-    def __init__(self, model: nn.Module):
-        self.model, self.layers = model, decoder_layers(model)
+    `call` runs it with other parameters: functional_call, or replacement.injected_call.
+    """
+
+    def __init__(self, model: nn.Module, call: Callable[..., Any] = functional_call):
+        self.model, self.layers, self.call = model, decoder_layers(model), call
         self.first = first_trained_layer(model)
         self._works: bool | None = None if self.first else False  # known after the first batch
 
@@ -63,7 +66,7 @@ class SplitModel:
         with skip:
             if parameters is None:
                 return self.model(**inputs).logits
-            return functional_call(self.model, dict(parameters), kwargs=inputs).logits
+            return self.call(self.model, dict(parameters), kwargs=inputs).logits
 
     def with_states(self, batch: Batch) -> Batch:
         """The batch with the states that enter the first trained layer, or as it is where they cannot be used."""

@@ -14,6 +14,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from taalm import processes
 from taalm.checkpoint import load_optimizer, load_parameters, load_state, optimizer_tensors, save_state, under
 from taalm.errors import UserError
 from taalm.losses import target_mask, token_nll, weighted_mean
@@ -37,7 +38,7 @@ class AdaptConfig:
     warmup_ratio: float = 0.0
     """Linear warm-up, as a share of all steps."""
     batch_size: PositiveInt = 8
-    """Documents per update."""
+    """Documents per update, over all processes together."""
     token_budget: PositiveInt = 1024
     """Padded tokens per forward pass; the gradients of an update's passes are added by their share of its documents."""
     weight_decay: float = 0.0
@@ -74,10 +75,12 @@ def document_losses(split: SplitModel, documents: Sequence[Encoded], pad_id: int
     split.model.eval()
     found: dict[int, Tensor] = {}
     device = next(split.model.parameters()).device
-    for part in by_length([len(document) for document in documents], 8):
+    parts = by_length([len(document) for document in documents], 8)
+    for part, _ in processes.in_step(lambda process: processes.deal(parts, process)):
         batch = split.with_states(collate([documents[index] for index in part], pad_id).to(device))
         losses = token_nll(split.logits(batch), batch.input_ids).cpu()
         found |= {index: losses[row, : len(documents[index]) - 1] for row, index in enumerate(part)}
+    found = processes.gather(found)
     return [found[index] for index in range(len(documents))]
 
 
@@ -86,6 +89,7 @@ class Adaptation:
 
     `evaluate(epoch)` is called before the first epoch and after each; what it returns (plain values) is kept by epoch
     together with the training loss in `history`, and survives a kill with the rest of the state.
+    Several processes share every update's documents and add up their gradients; each document counts once.
     """
 
     def __init__(
@@ -120,7 +124,7 @@ class Adaptation:
         total = self.config.epochs * self.steps_per_epoch
         bar = tqdm(
             total=total, initial=self.epoch * self.steps_per_epoch + self.batch, desc="adapt", unit="step",
-            disable=self.quiet or None,
+            disable=self.quiet or not processes.is_main() or None,
         )  # fmt: skip
         while self.epoch < self.config.epochs:
             order = shuffled_buckets(self.lengths, self.config.batch_size, derive_seed(self.seed, self.epoch))
@@ -147,22 +151,29 @@ class Adaptation:
     def _update(self, indices: Sequence[int]) -> float:
         """One optimizer step on the documents `indices`; returns the mean weighted loss over them."""
         step = self.epoch * self.steps_per_epoch + self.batch
-        torch.manual_seed(derive_seed(self.seed, step))  # dropout, the same after a resume
+        torch.manual_seed(derive_seed(self.seed, step) + processes.rank())  # dropout, the same after a resume
         rate = learning_rate(self.config, step, self.config.epochs * self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.model.train()
         self.optimizer.zero_grad()
         share = self.rehearsal.document_share(len(indices), self.epoch) if self.rehearsal else 1.0
-        batches = [self._batch(part) for part in by_tokens(indices, self.lengths, self.config.token_budget)]
+
+        def parts_of(process: int) -> list[list[int]]:
+            return by_tokens(processes.deal(indices, process), self.lengths, self.config.token_budget)
+
+        parts = processes.in_step(parts_of)
+        batches = [self._batch(part) for part, _ in parts]
         total = 0.0
-        for batch, weights in zip(batches, self._weights(batches), strict=True):
-            loss = self._loss(batch, weights) * (len(weights) / len(indices))
+        for (part, counts), batch, weights in zip(parts, batches, self._weights(parts, batches), strict=True):
+            loss = self._loss(batch, weights) * (counts * len(part) / len(indices))
             self.accelerator.backward(share * loss)
             total += float(loss.detach())
         if self.rehearsal:
             for extra in self.rehearsal.losses(len(indices), self.epoch, step):
                 self.accelerator.backward(extra)
+        total = processes.total(total)
+        processes.add_up_gradients(list(self.trainable.values()))
         norm = float(self.accelerator.clip_grad_norm_(self.trainable.values(), self.config.clip_norm))
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise UserError(
@@ -185,13 +196,23 @@ class Adaptation:
                 self.states[index] = batch.states[row, : len(self.documents[index])].clone()
         return batch
 
-    def _weights(self, batches: Sequence[Batch]) -> list[Tensor]:
-        """The weights (B, T) of the batches of one update."""
+    def _weights(self, parts: Sequence[tuple[list[int], bool]], batches: Sequence[Batch]) -> list[Tensor]:
+        """The weights (B, T) of this process's batches of one update; a selector sees all documents of the update."""
         if not isinstance(self.weigh, Selector):
             return [self.weigh(batch) for batch in batches]
+        losses: dict[int, Tensor] = {}
         with torch.no_grad():
-            losses = [token_nll(self.split.logits(batch), batch.input_ids) for batch in batches]
-        return self.weigh.select(batches, losses)
+            for (part, _), batch in zip(parts, batches, strict=True):
+                found = token_nll(self.split.logits(batch), batch.input_ids).cpu()
+                losses |= {index: found[row, : self.lengths[index] - 1] for row, index in enumerate(part)}
+        losses = processes.gather(losses)
+        whole = collate([self.documents[index] for index in sorted(losses)], self.pad_id)
+        padded = nn.utils.rnn.pad_sequence([losses[index] for index in sorted(losses)], batch_first=True)
+        weights = dict(zip(sorted(losses), self.weigh.select(whole, padded), strict=True))
+        return [
+            torch.stack([weights[index][: batch.input_ids.shape[1]] for index in part])
+            for (part, _), batch in zip(parts, batches, strict=True)
+        ]
 
     def _loss(self, batch: Batch, weights: Tensor) -> Tensor:
         logits = self.split.logits(batch)
@@ -199,6 +220,8 @@ class Adaptation:
         return weighted_mean(nll, weights[:, 1:].to(logits.device), target_mask(batch.attention_mask))
 
     def _save(self) -> None:
+        if not processes.is_main():
+            return
         tensors = {f"theta/{name}": value for name, value in self.trainable.items()}
         values = {
             "epoch": self.epoch,

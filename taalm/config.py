@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
+from taalm import processes
 from taalm.checkpoint import plain, write_text
 from taalm.errors import UserError
 
@@ -120,6 +121,17 @@ def run_entry(main: Callable[[list[str]], None]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except RuntimeError as error:
+        if not processes.lost_another(error):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        print(
+            f"error: process {processes.rank()} lost another process of this run ({reason}). What was saved is whole: "
+            "run the same command again to go on",
+            file=sys.stderr,
+        )
+        sys.stderr.flush()
+        os._exit(1)  # a process group with a dead member cannot be closed in order
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         raise SystemExit(130) from None

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from jsonargparse.typing import NonNegativeInt
 
+from taalm import processes
 from taalm.adapt import Adaptation
 from taalm.benchmarks import lama_ckl
 from taalm.cell import Cell, CellConfig, Document, resolve_model
@@ -70,7 +71,8 @@ class Evaluation:
 
     def __init__(self, config: EvaluateConfig):
         def folder() -> Path:
-            return lama_ckl.data_folder(config.data, config.model.name)
+            with processes.main_first():  # raw rows are split at the first use
+                return lama_ckl.data_folder(config.data, config.model.name)
 
         def ta_train() -> list[str]:
             return sorted({fact.evidence for fact in lama_ckl.facts_file(config.train_data, folder, "ta_train")})
@@ -115,7 +117,7 @@ class Evaluation:
 
         adaptation = self.cell.adaptation(split, tokenizer, documents, evaluate, state_file)
         adaptation.run()
-        if adapter is not None:
+        if adapter is not None and processes.is_main():
             split.model.save_pretrained(adapter)
         return adaptation
 
@@ -155,6 +157,7 @@ def scaled_totals(adaptation: Adaptation, shares: list[float]) -> dict[str, dict
 
 def main(arguments: list[str]) -> None:
     config = parse(EvaluateConfig, "evaluate/lama_ckl", arguments, "python -m taalm.evaluate")
+    processes.start(config.model.device)
     if config.dry_run:
         facts = lama_ckl.facts_file(
             config.to_learn, lambda: lama_ckl.data_folder(config.data, config.model.name), "to_learn"
@@ -192,7 +195,8 @@ def main(arguments: list[str]) -> None:
         "framing": lama_ckl.framing(adaptation.history, evaluation.facts),
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
     }
-    save_result(path, result)
+    if processes.is_main():
+        save_result(path, result)
     print(table({name: result}))
     print(f"result in {path} and {path.with_suffix('.json')}")
 

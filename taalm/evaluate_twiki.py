@@ -11,6 +11,7 @@ from typing import Any
 
 from jsonargparse.typing import NonNegativeInt
 
+from taalm import processes
 from taalm.benchmarks.lama_ckl import set_metrics
 from taalm.benchmarks.temporal_wiki import PERIODS, SETS, Triple, document_rows, read_triples, summary
 from taalm.benchmarks.temporal_wiki_stand_in import MARK, StandInConfig, build
@@ -72,7 +73,8 @@ class Stream:
     """The periods of one command: their documents and probes, and the method that learns them."""
 
     def __init__(self, config: TwikiConfig):
-        self.config, self.folder = config, data_folder(config.data)
+        with processes.main_first():  # a stand-in stream is made at the first use
+            self.config, self.folder = config, data_folder(config.data)
         self.stand_in = (self.folder / MARK).is_file()
         self.probes = {
             (period, name): read_triples(self.folder / "eval" / f"{period}_{name}.jsonl")[: config.probes or None]
@@ -133,6 +135,7 @@ def table(results: list[dict]) -> str:
 
 def main(arguments: list[str]) -> None:
     config = parse(TwikiConfig, "evaluate/temporalwiki", arguments, "python -m taalm.evaluate_twiki")
+    processes.start(config.model.device)
     if config.dry_run:
         folder = data_folder(config.data)
         documents = documents_of(folder / "train" / f"diffset_{next(iter(PERIODS.values()))}_filtered.jsonl", False)
@@ -147,8 +150,12 @@ def main(arguments: list[str]) -> None:
         stream = Stream(config)
         split, tokenizer = stream.cell.load()
         for index, path in enumerate(paths):
-            save_result(path, stream.learn(index, split, tokenizer, work / f"period{index}.safetensors"))
-        split.model.save_pretrained(work / "adapter")
+            result = stream.learn(index, split, tokenizer, work / f"period{index}.safetensors")
+            if processes.is_main():
+                save_result(path, result)
+        with processes.main_first():
+            if processes.is_main():
+                split.model.save_pretrained(work / "adapter")
     results = [load_result(path) for path in paths]
     if results[0]["stand_in"]:
         print("stand-in stream: real probes, made documents; not TemporalWiki's DIFFSETs")

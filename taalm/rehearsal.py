@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
+from taalm import processes
 from taalm.errors import UserError
 from taalm.losses import target_mask, token_nll, weighted_mean
 from taalm.models.split import SplitModel
@@ -64,13 +65,17 @@ class _Review:
         self.lengths = [len(text) for text in self.texts]
 
     def parts(self, count: int, step: int) -> Iterator[tuple]:
-        """(batch, its share of the `count` texts) within the token budget."""
+        """(batch, its share of the `count` texts) within the token budget, this process's."""
         rng = random.Random(derive_seed(self.seed + 1, step))
         chosen = [rng.randrange(len(self.texts)) for _ in range(count)]
         device = next(self.split.model.parameters()).device
-        for part in by_tokens(chosen, self.lengths, self.token_budget):
+
+        def parts_of(process: int) -> list[list[int]]:
+            return by_tokens(processes.deal(chosen, process), self.lengths, self.token_budget)
+
+        for part, counts in processes.in_step(parts_of):
             batch = collate([self.texts[index] for index in part], self.pad_id).to(device)
-            yield self.split.with_states(batch), len(part) / count
+            yield self.split.with_states(batch), counts * len(part) / count
 
 
 class MixReview(_Review):

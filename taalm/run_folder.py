@@ -24,12 +24,14 @@ def claim(folder: Path, config: Any, keep: Sequence[str] = ()) -> None:
     """Write `config` into the folder as config.yaml, or check that it is the one that lies there.
 
     The settings named in `keep` may differ (a run may be made longer). Raises UserError, naming the first setting
-    that differs, for another run's folder. A run that left nothing but its config.yaml holds no claim.
+    that differs, for another run's folder. A setting that the run did not know counts as its default. A run that left
+    nothing but its config.yaml holds no claim.
     """
     path = folder / "config.yaml"
     wanted = plain(asdict(config))
     if path.exists() and any(found != path for found in folder.iterdir()):
-        before, now = flatten(yaml.safe_load(path.read_text())), flatten(wanted)
+        defaults, now = flatten(plain(asdict(type(config)()))), flatten(wanted)
+        before = defaults | flatten(yaml.safe_load(path.read_text()))
         for key in sorted(set(before) | set(now)):
             if key not in keep and before.get(key) != now.get(key):
                 raise UserError(

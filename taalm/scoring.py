@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from taalm import processes
 from taalm.facts import Fact
 from taalm.losses import cross_entropy
 from taalm.models.split import SplitModel
@@ -61,6 +62,7 @@ class ProbeBatches:
 
     batches: tuple[Batch, ...]
     indices: tuple[tuple[int, ...], ...]  # where each batch's probes stood in the list given
+    count: int  # of the list given; where there are several processes each has some of its batches
 
     @classmethod
     def make(
@@ -68,14 +70,18 @@ class ProbeBatches:
     ) -> "ProbeBatches":
         """Collate, on the model's device, with the states of its frozen layers where it has such layers."""
         device = next(split.model.parameters()).device
-        indices = by_length([len(row) for row in rows], batch_size)
+        parts = by_length([len(row) for row in rows], batch_size)
+        indices = [part for part, _ in processes.in_step(lambda process: processes.deal(parts, process))]
         batches = (collate([rows[i] for i in part], pad_id, padding_side).to(device) for part in indices)
-        return cls(tuple(split.with_states(batch) for batch in batches), tuple(map(tuple, indices)))
+        return cls(tuple(split.with_states(batch) for batch in batches), tuple(map(tuple, indices)), len(rows))
 
 
 @torch.no_grad()
 def score_batches(split: SplitModel, probes: ProbeBatches) -> list[ProbeScore]:
-    """Score probes; results in the order of the list they were made from. The model's mode is left as it is."""
+    """Score probes; results in the order of the list they were made from. The model's mode is left as it is.
+
+    Several processes score their shares, and each returns the results of all, one for every probe.
+    """
     scores: dict[int, ProbeScore] = {}
     for batch, indices in zip(probes.batches, probes.indices, strict=True):
         found = answers(split.logits, batch)
@@ -85,7 +91,8 @@ def score_batches(split: SplitModel, probes: ProbeBatches) -> list[ProbeScore]:
         counts = batch.answer.sum(1).tolist()
         for index, hits, loss, count in zip(indices, accuracy, nll, counts, strict=True):
             scores[index] = ProbeScore(hits, math.isclose(hits, 1.0), loss, count)
-    return [scores[index] for index in range(len(scores))]
+    scores = processes.gather(scores)
+    return [scores[index] for index in range(probes.count)]
 
 
 def score_probes(

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from jsonargparse.typing import NonNegativeInt
 
+from taalm import processes
 from taalm.benchmarks.lama_ckl import data_folder, facts_file
 from taalm.checkpoint import write_text
 from taalm.config import parse, run_entry
@@ -82,11 +83,13 @@ def retained_rows(config: TrainTAConfig, train: list[Fact], tokenizer: object) -
 
 def main(arguments: list[str]) -> None:
     config = parse(TrainTAConfig, "train_ta/lama_ckl", arguments, "python -m taalm.train_ta")
+    processes.start(config.theta.device)
     keep_freed_memory()
 
     # ---- data
     def folder() -> Path:
-        return data_folder(config.data, config.theta.name)
+        with processes.main_first():  # raw rows are split at the first use
+            return data_folder(config.data, config.theta.name)
 
     train = facts_file(config.train_data, folder, "ta_train")
     valid = facts_file(config.valid_data, folder, "tune_to_learn")
@@ -116,7 +119,8 @@ def main(arguments: list[str]) -> None:
         config.seed, config.quiet,
     )  # fmt: skip
     trainer.run()
-    phi.save_pretrained(run / "phi")
+    if processes.is_main():
+        phi.save_pretrained(run / "phi")
 
     # ---- judge on facts that phi never saw
     held = trainer.observe(lessons(held_out))
@@ -128,7 +132,8 @@ def main(arguments: list[str]) -> None:
         "held_out": held,
         "task_loss_after_learning": trainer.judge(lessons(held_out[: config.judged])) if config.judged else {},
     }
-    write_text(run / "report.json", json.dumps(report, indent=2) + "\n")
+    if processes.is_main():
+        write_text(run / "report.json", json.dumps(report, indent=2) + "\n")
     ratio, uncommon = held["object_ratio"], held["object_ratio_uncommon"]
     print(
         f"phi after {trainer.step} steps ({report['training_minutes']:.1f} min) is in {run / 'phi'}\n"

@@ -211,6 +211,17 @@ def test_settings_that_may_differ_do_not_matter(tmp_path):
         claim(tmp_path, read("--adapt.epochs", "9"))
 
 
+def test_a_run_made_before_a_setting_existed_had_its_default(tmp_path):
+    claim(tmp_path, read())
+    (tmp_path / "state").touch()
+    path = tmp_path / "config.yaml"
+    path.write_text(path.read_text().replace("known_above: 1.0\n", ""))
+    claim(tmp_path, read())
+    path.write_text(path.read_text().replace("known_above: 1.0\n", ""))
+    with pytest.raises(UserError, match=r"--known_above 1\.0, this one has 0\.9"):
+        claim(tmp_path, read("--known_above", "0.9"))
+
+
 def test_a_user_error_becomes_one_sentence_and_exit_code_2(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["prog", "--sed", "3"])
     with pytest.raises(SystemExit) as exit:

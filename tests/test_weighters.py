@@ -35,31 +35,29 @@ def padded(documents, rows) -> torch.Tensor:
     ("name", "source", "sign"), [("rho", "reference_losses", 1), ("sstoken_rel", "base_losses", -1)]
 )
 @pytest.mark.parametrize("keep", [0.6, 0.1, 1.0])
-def test_exactly_the_share_with_the_highest_excess_is_kept_over_all_parts(documents, name, source, sign, keep):
+def test_exactly_the_share_with_the_highest_excess_is_kept_over_all_documents(documents, name, source, sign, keep):
     reference, now = losses_for(documents, 1), losses_for(documents, 2)
     weigh = get_weighter(name, Material(documents=documents, keep=keep, **{source: lambda: reference}))
-    parts = [[0, 2], [1]]  # two batches of one update, in another order than the documents
-    batches = [collate([documents[index] for index in part], 0) for part in parts]
-    found = weigh.select(batches, [padded([documents[i] for i in part], [now[i] for i in part]) for part in parts])
+    order = [2, 0, 1]  # another order than the documents'
+    batch = collate([documents[index] for index in order], 0)
+    found = weigh.select(batch, padded([documents[i] for i in order], [now[i] for i in order]))
     excess = {
         (index, place): sign * float(now[index][place] - reference[index][place])
         for index, document in enumerate(documents)
         for place in range(len(document) - 1)
     }
     best = sorted(excess, key=excess.get, reverse=True)[: round(keep * len(excess))]
-    expected = [torch.zeros(batch.attention_mask.shape) for batch in batches]
+    expected = torch.zeros(batch.attention_mask.shape)
     for index, place in best:
-        part = next(number for number, part in enumerate(parts) if index in part)
-        expected[part][parts[part].index(index), place + 1] = 1
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-    assert sum(float(weights.sum()) for weights in found) == max(1, round(keep * len(excess)))
+        expected[order.index(index), place + 1] = 1
+    assert torch.equal(found, expected) and found.sum() == max(1, round(keep * len(excess)))
 
 
 def test_no_excess_means_equal_weights(documents):
     same = losses_for(documents, 1)
     weigh = get_weighter("rho_theta0", Material(documents=documents, base_losses=lambda: same))
     batch = collate(documents, 0)
-    (weights,) = weigh.select([batch], [padded(documents, same)])
+    weights = weigh.select(batch, padded(documents, same))
     assert torch.equal(weights[:, 1:], batch.attention_mask[:, 1:].float())
 
 
@@ -112,8 +110,8 @@ def test_known_tokens_get_no_weight_under_any_weighter(documents):
     rho = get_weighter("rho_theta0", Material(documents=documents, base_losses=lambda: losses))
     chosen = SelectWithoutKnown(rho, documents, losses, above)
     assert isinstance(chosen, Selector) and not isinstance(masked, Selector)
-    before = rho.select([batch], [padded(documents, now)])[0]
-    after = chosen.select([batch], [padded(documents, now)])[0]
+    before = rho.select(batch, padded(documents, now))
+    after = chosen.select(batch, padded(documents, now))
     left = 0
     for row, values in enumerate(losses):
         unknown = (values > -math.log(above)).float()

@@ -28,14 +28,17 @@ class Lessons:
     def collate(self, rows: Sequence[Encoded]) -> Batch:
         return collate(rows, self.pad_id).to(self.device)
 
-    def lesson(self, indices: Sequence[int], number: int = 0) -> Lesson:
-        """The facts `indices` as one lesson; `number` chooses the unrelated probes and the retained rows."""
+    def lesson(self, indices: Sequence[int], number: int = 0, batch: int = 0) -> Lesson:
+        """The facts `indices` as one lesson; `number` chooses the unrelated probes and the retained rows.
+
+        There are as many retained rows as facts, or `batch` where the facts are a part of a batch of so many.
+        """
         unrelated = retained = None
         if self.needs_unrelated:
             unrelated = self.collate([self.probes[self._unrelated(index, number)] for index in indices])
         if self.retained:
-            start = number * len(indices)
-            chosen = [self.retained[(start + offset) % len(self.retained)] for offset in range(len(indices))]
+            size = batch or len(indices)
+            chosen = [self.retained[(number * size + offset) % len(self.retained)] for offset in range(size)]
             retained = self.collate(chosen)
         documents = self.collate([self.documents[index] for index in indices])
         return Lesson(documents, self.collate([self.probes[index] for index in indices]), unrelated, retained)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from taalm import processes
 from taalm.facts import Fact
 from taalm.losses import target_mask
 from taalm.meta.problem import Lesson, Theta
@@ -68,8 +69,7 @@ def observe_weights(phi: TrainAttention, documents: Sequence[Batch], facts: Sequ
 
 
 def post_step_losses(theta: Theta, lessons: Sequence[Lesson], weights: Sequence[Tensor]) -> float:
-    """Mean task loss over lessons after learning each with its weights (B, T)."""
-    total = sum(
-        theta.post_step_loss(lesson, value[:, 1:]) * len(value) for lesson, value in zip(lessons, weights, strict=True)
-    )
-    return total / sum(len(value) for value in weights)
+    """Mean task loss over lessons after learning each with its weights (B, T); several processes share them."""
+    mine = processes.deal(list(zip(lessons, weights, strict=True)))
+    total = sum(theta.post_step_loss(lesson, value[:, 1:]) * len(value) for lesson, value in mine)
+    return processes.total(total) / sum(len(value) for value in weights)

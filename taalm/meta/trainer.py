@@ -12,6 +12,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 from tqdm import tqdm
 
+from taalm import processes
 from taalm.checkpoint import (
     load_optimizer,
     load_parameters,
@@ -75,7 +76,11 @@ class OuterConfig:
 
 
 class MetaTrainer:
-    """Trains phi. One JSON line per step goes to `<folder>/log.jsonl`, the state to `<folder>/state.safetensors`."""
+    """Trains phi. One JSON line per step goes to `<folder>/log.jsonl`, the state to `<folder>/state.safetensors`.
+
+    Several processes share every step's documents and add up phi's gradients; theta is never exchanged. With one theta'
+    per document the step is the single process's; a joint theta' sees its own process's documents.
+    """
 
     def __init__(
         self, theta: Theta, phi: TrainAttention, train: Lessons, valid: Lessons | None, config: OuterConfig,
@@ -103,7 +108,10 @@ class MetaTrainer:
     def run(self) -> dict:
         """Train to the last step, resuming where a state lies; returns the last observation on the validation facts."""
         self.resume()
-        bar = tqdm(total=self.config.steps, initial=self.step, desc="phi", disable=self.quiet or None, unit="step")
+        bar = tqdm(
+            total=self.config.steps, initial=self.step, desc="phi", unit="step",
+            disable=self.quiet or not processes.is_main() or None,
+        )  # fmt: skip
         observed: dict = {}
         batches = self._batches()
         while self.step < self.config.steps:
@@ -144,34 +152,37 @@ class MetaTrainer:
 
     def outer_step(self, indices: Sequence[int]) -> dict:
         """Update phi on the documents `indices`, by its warm start or by the hypergradient; returns what is logged."""
-        lesson = self.train.lesson(indices, self.step)
+        mine = processes.deal(indices) or indices[:1]
+        share = len(processes.deal(indices)) / len(indices)
+        lesson = self.train.lesson(mine, self.step, len(indices))
         started = time.perf_counter()
-        torch.manual_seed(derive_seed(self.seed, self.step))  # phi's dropout, the same after a resume
+        torch.manual_seed(derive_seed(self.seed, self.step) + processes.rank())  # dropout, the same after a resume
         warm = self.step < self.config.warm_start
-        share = 1.0 if warm or not self.config.warm_start else self.config.refine
+        rate_share = 1.0 if warm or not self.config.warm_start else self.config.refine
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * share * min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
+            group["lr"] = rate * rate_share * min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
         self.phi.train()
         documents = lesson.documents
         logits = self.phi.logits(documents.input_ids, documents.attention_mask)
         weights = self.phi.to_weights(logits, documents.attention_mask)[:, 1:]
-        loss, logged = (self._fit if warm else self._learn)(lesson, weights, indices)
-        norm = self._update(loss, logits, documents, logged)
+        loss, logged = (self._fit if warm else self._learn)(lesson, weights, mine)
+        logged = torch.tensor(processes.total(share * float(logged)))
+        norm = self._update(loss, logits, documents, share, logged)
         self.step += 1
         seconds = time.perf_counter() - started
         self.seconds += seconds
-        with torch.no_grad():
-            mean_weight = float(weights.sum() / documents.attention_mask[:, 1:].sum())
-            mean_logit = float((logits * documents.attention_mask).sum() / documents.attention_mask.sum())
+        real = documents.attention_mask
+        sums = [share and float(values.sum()) for values in (weights, logits.detach() * real, real[:, 1:], real)]
+        weight_sum, logit_sum, targets, tokens = map(processes.total, sums)
         return {
             "step": self.step,
             "fit_loss" if warm else "task_loss": float(logged),
             "gradient_norm": norm,
-            "mean_weight": mean_weight,
-            "mean_logit": mean_logit,
+            "mean_weight": weight_sum / targets,
+            "mean_logit": logit_sum / tokens,
             "skipped": self.skipped,
             "seconds": seconds,
-            "tokens_per_s": float(documents.attention_mask.sum()) / seconds,
+            "tokens_per_s": tokens / seconds,
         }
 
     def _fit(self, lesson: Lesson, weights: Tensor, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -186,15 +197,18 @@ class MetaTrainer:
         found = self.theta.hypergradient(self.estimate, lesson, weights)
         return (found.weight_gradient * weights).sum(), found.task_loss
 
-    def _update(self, loss: Tensor, logits: Tensor, documents: Batch, logged: Tensor) -> float:
+    def _update(self, loss: Tensor, logits: Tensor, documents: Batch, share: float, logged: Tensor) -> float:
         """Step phi on `loss` and the anchor unless something is not finite; returns the gradient's norm.
+
+        `share` is how much of the batch these documents are; the other processes have the rest.
 
         Raises UserError at the fifth bad step in a row.
         """
         mask = documents.attention_mask
         squared = ((logits.square() * mask).sum(1) / mask.sum(1)).mean()
         self.optimizer.zero_grad()
-        (loss + self.config.anchor * squared).backward()
+        (share * (loss + self.config.anchor * squared)).backward()
+        processes.add_up_gradients(list(self.phi.trainable().values()))
         norm = torch.nn.utils.clip_grad_norm_(list(self.phi.trainable().values()), self.config.clip_norm)
         if torch.isfinite(norm) and torch.isfinite(logged):
             self.optimizer.step()
@@ -235,6 +249,8 @@ class MetaTrainer:
         return self.folder / "state.safetensors"
 
     def save(self) -> None:
+        if not processes.is_main():
+            return
         tensors = {f"phi/{name}": value for name, value in self.phi.trainable().items()}
         values = {
             "step": self.step,

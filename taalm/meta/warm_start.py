@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from taalm import processes
 from taalm.checkpoint import under
 from taalm.meta.hypergradient import as_leaves, gradients_of, loss_slopes
 from taalm.meta.objectives import task_loss
@@ -53,10 +54,12 @@ class TokenScores:
 
     def batch(self, theta: Theta, lesson: Lesson, indices: Sequence[int]) -> Tensor:
         """The scores of a lesson's documents, (B, T-1), 0 on right padding; new ones are computed."""
+        new = {}
         for row, index in enumerate(indices):
             if index not in self.known:
                 one = Lesson(lesson.documents.row(row), lesson.probes.row(row))
-                self.known[index] = token_scores(theta, one).cpu()
+                new[index] = token_scores(theta, one).cpu()
+        self.known |= processes.gather(new)
         found = pad_sequence([self.known[index] for index in indices], batch_first=True)
         return found.to(lesson.documents.input_ids.device)
 

@@ -1,6 +1,6 @@
 """Weighters: (batch) -> a weight for every token. A new one is a small file and a line in WEIGHTERS."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -25,9 +25,9 @@ class Weighter(Protocol):
 
 @runtime_checkable
 class Selector(Protocol):
-    """Weights that depend on theta's present losses and on the whole update, not on the document alone."""
+    """Weights (B, T) that depend on theta's present losses (B, T-1) and on all documents of the update, `batch`."""
 
-    def select(self, batches: Sequence[Batch], losses: Sequence[Tensor]) -> list[Tensor]: ...
+    def select(self, batch: Batch, losses: Tensor) -> Tensor: ...
 
 
 WEIGHTERS: dict[str, Callable[[Material], Weighter | Selector]] = {

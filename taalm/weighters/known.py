@@ -23,6 +23,5 @@ class WithoutKnown:
 class SelectWithoutKnown(WithoutKnown):
     """The same for a weighter that sees theta's present losses: it selects first, what is known is left out then."""
 
-    def select(self, batches: Sequence[Batch], losses: Sequence[Tensor]) -> list[Tensor]:
-        found = self.weigh.select(batches, losses)
-        return [weights * self.unknown(batch) for weights, batch in zip(found, batches, strict=True)]
+    def select(self, batch: Batch, losses: Tensor) -> Tensor:
+        return self.weigh.select(batch, losses) * self.unknown(batch)

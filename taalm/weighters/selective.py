@@ -8,7 +8,7 @@ The share `keep` of the update's tokens is kept, over all its documents together
 excess is 0 everywhere, as at step 0 with theta_0 for reference, nothing can be ranked and all weights are 1.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -37,27 +37,23 @@ class RhoConfig:
 
 
 class Selective:
-    """A weighter that sees theta's present losses: (batches of one update, their l_t) -> weights of each."""
+    """A weighter that sees theta's present losses: (the documents of an update, their l_t) -> weights."""
 
     def __init__(self, reference: dict[Key, Tensor], keep: float, sign: float):
         self.reference, self.keep, self.sign = reference, keep, sign
 
-    def select(self, batches: Sequence[Batch], losses: Sequence[Tensor]) -> list[Tensor]:
-        """Weights (B, T) of 0 and 1: exactly round(keep * real targets) ones over all batches, at least one."""
-        real = [target_mask(batch.attention_mask).bool() for batch in batches]
-        now = torch.cat([values[mask] for values, mask in zip(losses, real, strict=True)])
-        rows = [row for batch in batches for row in keys(batch)]
-        excess = self.sign * (now - torch.cat([self.reference[row] for row in rows]).to(now.device))
+    def select(self, batch: Batch, losses: Tensor) -> Tensor:
+        """Weights (B, T) of 0 and 1: exactly round(keep * real targets) ones in all, at least one."""
+        real = target_mask(batch.attention_mask).bool()
+        reference = torch.cat([self.reference[row] for row in keys(batch)]).to(losses.device)
+        excess = self.sign * (losses[real] - reference)
         chosen = torch.ones_like(excess)
         if excess.abs().max() > NO_EXCESS:
             count = max(1, round(self.keep * len(excess)))
             chosen = torch.zeros_like(excess)
             chosen[excess.topk(count).indices] = 1.0
-        weights = []
-        for batch, mask, part in zip(batches, real, chosen.split([int(m.sum()) for m in real]), strict=True):
-            placed = torch.zeros(batch.attention_mask.shape, dtype=part.dtype, device=part.device)
-            placed[:, 1:][mask] = part
-            weights.append(placed)
+        weights = torch.zeros(batch.attention_mask.shape, dtype=chosen.dtype, device=chosen.device)
+        weights[:, 1:][real] = chosen
         return weights
 
 

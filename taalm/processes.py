@@ -1,0 +1,114 @@
+"""Several processes (torchrun, accelerate launch): who does what, sums over all of them, rows gathered from all.
+
+Without a launcher there is one process and all of this is the identity. Work is dealt out by position, so nothing is
+padded and nothing counted twice; every process ends up with the same numbers, and only the main one writes.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch import Tensor
+
+Item = TypeVar("Item")
+
+
+def start(device: str) -> None:
+    """Join the other processes, if a launcher started any; all but the main one stop printing."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        state = PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
+        if not state.is_main_process:
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (to the end of the process)
+
+
+def count() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which one this is, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes."""
+    return rank() == 0
+
+
+def deal(items: Sequence[Item], to: int | None = None) -> list[Item]:
+    """What process `to` (default: this one) gets of work that all of them know: every count-th item."""
+    return list(items[(rank() if to is None else to) :: count()])
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The main process goes through the block before the others: it makes a file, they find it."""
+    if not is_main():
+        dist.barrier()
+    yield
+    if is_main() and count() > 1:
+        dist.barrier()
+
+
+def in_step(parts_of: Callable[[int], Sequence[Item]]) -> list[tuple[Item, bool]]:
+    """This process's parts of some work, each with True, then repeats with False until it has as many as any other.
+
+    `parts_of(rank)` is what each process has; all of them know it. A sharded model computes only when all processes
+    go through it together, so the repeats are run and their results left out.
+    """
+    dealt = [list(parts_of(process)) for process in range(count())]
+    mine, most = dealt[rank()], max(map(len, dealt))
+    spare = next((parts[0] for parts in (mine, *dealt) if parts), None)
+    return [(part, True) for part in mine] + [(spare, False)] * (most - len(mine))
+
+
+def gather(mine: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The entries of all processes' dictionaries in one."""
+    if count() == 1:
+        return dict(mine)
+    return {key: value for part in gather_object([dict(mine)]) for key, value in part.items()}
+
+
+def add_up(tensors: Iterable[Tensor]) -> None:
+    """Replace every tensor by its sum over the processes, by one exchange for each type of number."""
+    if count() == 1:
+        return
+    by_type: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        by_type.setdefault(tensor.dtype, []).append(tensor)
+    for group in by_type.values():
+        flat = torch.cat([tensor.detach().reshape(-1) for tensor in group])
+        dist.all_reduce(flat)
+        for tensor, total in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
+            tensor.copy_(total.view_as(tensor))
+
+
+def add_up_gradients(parameters: Sequence[Tensor]) -> None:
+    """Sum the gradients over the processes; a parameter that this process did not use counts with 0."""
+    if count() == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    with torch.no_grad():
+        add_up(parameter.grad for parameter in parameters)
+
+
+def total(value: float) -> float:
+    """The sum of a number over the processes."""
+    if count() == 1:
+        return value
+    return sum(gather_object([value]))
+
+
+def lost_another(error: RuntimeError) -> bool:
+    """Whether an exchange failed because another process is gone."""
+    return dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo" in str(error).lower())

@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from tqdm import tqdm
 
 from taalm import processes
@@ -173,8 +174,9 @@ class Adaptation:
             for extra in self.rehearsal.losses(len(indices), self.epoch, step):
                 self.accelerator.backward(extra)
         total = processes.total(total)
-        processes.add_up_gradients(list(self.trainable.values()))
-        norm = float(self.accelerator.clip_grad_norm_(self.trainable.values(), self.config.clip_norm))
+        if not isinstance(self.model, FSDPModule):  # which adds up its own
+            processes.add_up_gradients(list(self.trainable.values()))
+        norm = float(processes.whole(self.accelerator.clip_grad_norm_(self.trainable.values(), self.config.clip_norm)))
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise UserError(
                 f"the loss is {total} at update {step + 1}; lower --adapt.lr or pass --model.precision fp32 "
@@ -220,9 +222,10 @@ class Adaptation:
         return weighted_mean(nll, weights[:, 1:].to(logits.device), target_mask(batch.attention_mask))
 
     def _save(self) -> None:
+        tensors = {f"theta/{name}": processes.whole(value) for name, value in self.trainable.items()}
+        tensors |= optimizer_tensors(self.optimizer)
         if not processes.is_main():
             return
-        tensors = {f"theta/{name}": value for name, value in self.trainable.items()}
         values = {
             "epoch": self.epoch,
             "batch": self.batch,
@@ -231,7 +234,7 @@ class Adaptation:
             "seconds": self.seconds,
             "history": json.dumps(self.history),
         }
-        save_state(self.state_file, tensors | optimizer_tensors(self.optimizer), values)
+        save_state(self.state_file, tensors, values)
 
     def _resume(self) -> None:
         if not self.state_file.exists():

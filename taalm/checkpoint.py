@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from taalm import processes
 from taalm.errors import UserError
 
 
@@ -86,7 +87,7 @@ def load_parameters(parameters: Mapping[str, Tensor], saved: Mapping[str, Tensor
         )
     with torch.no_grad():
         for name, value in parameters.items():
-            value.copy_(saved[name])
+            value.copy_(processes.like(saved[name], value))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -94,16 +95,17 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     found = {}
     for index, entries in optimizer.state_dict()["state"].items():
         for key, value in entries.items():
-            found[f"optimizer/{index}/{key}"] = torch.as_tensor(value)
+            found[f"optimizer/{index}/{key}"] = processes.whole(torch.as_tensor(value))
     return found
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]) -> None:
     """Put back what `optimizer_tensors` gave; settings such as the learning rate stay the optimizer's own."""
     state: dict[int, dict[str, Tensor]] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for name, value in under(saved, "optimizer/").items():
         index, key = name.split("/")
-        state.setdefault(int(index), {})[key] = value
+        state.setdefault(int(index), {})[key] = processes.like(value, parameters[int(index)])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -23,6 +23,7 @@ from taalm.config import parse, run_entry
 from taalm.dry_run import describe
 from taalm.errors import UserError
 from taalm.facts import Fact
+from taalm.models.base import save_adapter
 from taalm.models.precision import keep_freed_memory
 from taalm.results import load_result, save_result, table
 from taalm.run_folder import claim
@@ -117,8 +118,8 @@ class Evaluation:
 
         adaptation = self.cell.adaptation(split, tokenizer, documents, evaluate, state_file)
         adaptation.run()
-        if adapter is not None and processes.is_main():
-            split.model.save_pretrained(adapter)
+        if adapter is not None:
+            save_adapter(split.model, adapter)
         return adaptation
 
 

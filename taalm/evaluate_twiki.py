@@ -20,6 +20,7 @@ from taalm.config import ROOT, parse, run_entry
 from taalm.dry_run import describe
 from taalm.errors import UserError
 from taalm.facts import read_facts
+from taalm.models.base import save_adapter
 from taalm.models.precision import keep_freed_memory
 from taalm.models.split import SplitModel
 from taalm.results import load_result, save_result
@@ -153,9 +154,8 @@ def main(arguments: list[str]) -> None:
             result = stream.learn(index, split, tokenizer, work / f"period{index}.safetensors")
             if processes.is_main():
                 save_result(path, result)
-        with processes.main_first():
-            if processes.is_main():
-                split.model.save_pretrained(work / "adapter")
+        save_adapter(split.model, work / "adapter")
+    processes.wait()
     results = [load_result(path) for path in paths]
     if results[0]["stand_in"]:
         print("stand-in stream: real probes, made documents; not TemporalWiki's DIFFSETs")

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 Item = TypeVar("Item")
 
@@ -52,9 +53,15 @@ def deal(items: Sequence[Item], to: int | None = None) -> list[Item]:
 def main_first() -> Iterator[None]:
     """The main process goes through the block before the others: it makes a file, they find it."""
     if not is_main():
-        dist.barrier()
+        wait()
     yield
-    if is_main() and count() > 1:
+    if is_main():
+        wait()
+
+
+def wait() -> None:
+    """Go on when all processes are here."""
+    if count() > 1:
         dist.barrier()
 
 
@@ -112,3 +119,15 @@ def total(value: float) -> float:
 def lost_another(error: RuntimeError) -> bool:
     """Whether an exchange failed because another process is gone."""
     return dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo" in str(error).lower())
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The whole of a sharded tensor, gathered from all processes (all must ask); another tensor as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def like(tensor: Tensor, reference: Tensor) -> Tensor:
+    """A whole tensor, in shards if `reference` is a sharded tensor of the same shape."""
+    if not isinstance(reference, DTensor) or tensor.shape != reference.shape:
+        return tensor
+    return distribute_tensor(tensor.to(reference.device), reference.device_mesh, reference.placements)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from taalm import processes
 from taalm.errors import UserError
@@ -101,6 +102,8 @@ class KLReplay(_Review):
 
     def __init__(self, split: SplitModel, *args: object):
         super().__init__(split, *args)
+        if isinstance(split.model, FSDPModule):
+            raise UserError("KL replay needs theta_0 beside theta and does not go with --model.shard; use review")
         self.theta_0 = {n: p.detach().clone() for n, p in split.model.named_parameters() if p.requires_grad}
 
     def document_share(self, documents: int, epoch: int) -> float:

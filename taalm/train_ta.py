@@ -85,6 +85,10 @@ def main(arguments: list[str]) -> None:
     config = parse(TrainTAConfig, "train_ta/lama_ckl", arguments, "python -m taalm.train_ta")
     processes.start(config.theta.device)
     keep_freed_memory()
+    if config.theta.shard:
+        raise UserError(
+            "--theta.shard: phi's training keeps theta whole in every process; --theta.adapter qlora is small"
+        )
 
     # ---- data
     def folder() -> Path:

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from taalm.results import load_result
 from tests.conftest import ROOT, run_module
@@ -61,6 +63,25 @@ def test_adaptation_in_two_processes_is_that_in_one(method, tiny_folder, sample_
         assert {uuid: outcome[0] for uuid, outcome in other["to_learn"].items()} == {
             uuid: outcome[0] for uuid, outcome in entry["to_learn"].items()
         }
+
+
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+def test_sharded_adaptation_is_that_in_one_process_and_resumes_unsharded(adapter, tiny_folder, sample_folder, tmp_path):
+    """RHO-1, RecAdam and Mix-review too; the adapter that is saved is whole."""
+    shared = ("--method", f"rho_theta0+recadam+review+{adapter}", *FLOAT32, "--recadam.coefficient", 100,
+              "--save_adapter", "true", "--name", "run")  # fmt: skip
+    one = run_module(*evaluate_arguments(tiny_folder, sample_folder, tmp_path / "one", *shared))
+    two = run_launched(
+        *evaluate_arguments(tiny_folder, sample_folder, tmp_path / "two", *shared, "--model.shard", "true")
+    )
+    assert one.returncode == 0 and two.returncode == 0, two.stderr
+    single, double = (load_result(tmp_path / name / "run.pkl") for name in ("one", "two"))
+    assert double["loss_by_step"] == pytest.approx(single["loss_by_step"], abs=1e-5)
+    for file in ("state.safetensors", "adapter/*.safetensors"):
+        ours, theirs = (load_file(next((tmp_path / name / "runs" / "run").glob(file))) for name in ("two", "one"))
+        assert set(ours) == set(theirs)
+        for name, value in theirs.items():
+            torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-5)
 
 
 def test_phi_in_three_processes_is_that_in_one(tiny_folder, sample_folder, tmp_path):

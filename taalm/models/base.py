@@ -16,10 +16,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
+from taalm import processes
 from taalm.errors import UserError
 from taalm.models.kadapter import KAdapterConfig
 from taalm.models.packaged import PACKAGED, packaged_folder
 from taalm.models.precision import Precision, freeze_linears, resolve_device, wants_bf16
+from taalm.models.sharding import shard
 
 
 @dataclass
@@ -50,6 +52,8 @@ class ModelConfig:
     """bf16 or fp32 matrix products; auto takes bf16 where the device has it. What trains stays float32."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    shard: bool = False
+    """Every process holds a part of the weights (FSDP2); adaptation only, and not over nf4 weights."""
 
 
 def model_source(name: str) -> str:
@@ -170,8 +174,15 @@ def add_adapter(model: nn.Module, config: ModelConfig) -> nn.Module:
 def load_theta(config: ModelConfig) -> tuple[nn.Module, Any]:
     """theta ready to train: its trainable parameters have requires_grad, the rest is frozen. With its tokenizer."""
     four_bit, full = config.adapter == "qlora", config.adapter == "full"
+    if config.shard and four_bit:
+        raise UserError("--model.shard: nf4 weights are not sharded; every process has room for all of them")
+    device = resolve_device(config.device)
     model, tokenizer = load_model(
-        config.name, four_bit, device=config.device, precision=config.precision, frozen=not full
+        config.name,
+        four_bit,
+        device="cpu" if config.shard else config.device,  # a shard is moved when it is cut
+        precision="bf16" if wants_bf16(config.precision, device) else "fp32",
+        frozen=not full,
     )
     if four_bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
@@ -180,7 +191,16 @@ def load_theta(config: ModelConfig) -> tuple[nn.Module, Any]:
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
+    if config.shard:
+        shard(model, device)
     return model, tokenizer
+
+
+def save_adapter(model: nn.Module, folder: Path) -> None:
+    """Write the adapter in PEFT's format, or the whole model; all processes must call it."""
+    tensors = {name: processes.whole(value.detach()) for name, value in model.state_dict().items()}
+    if processes.is_main():
+        model.save_pretrained(folder, state_dict=tensors)
 
 
 def position_limit(name: str) -> int | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.func import functional_call
 
 from taalm.text import Batch
@@ -53,7 +54,8 @@ class SplitModel:
     def __init__(self, model: nn.Module, call: Callable[..., Any] = functional_call):
         self.model, self.layers, self.call = model, decoder_layers(model), call
         self.first = first_trained_layer(model)
-        self._works: bool | None = None if self.first else False  # known after the first batch
+        # known after the first batch; a sharded model must be gone through from end to end
+        self._works: bool | None = None if self.first and not isinstance(model, FSDPModule) else False
 
     def logits(self, batch: Batch, parameters: Mapping[str, Tensor] | None = None, **options: Any) -> Tensor:
         """Logits (B, T, V), with `parameters` in place of the model's own where given; the model is not changed."""

@@ -169,7 +169,7 @@ def main(arguments: list[str]) -> None:
     name = config.name or f"{config.method}_seed{config.seed}"
     folder, work = Path(config.out), Path(config.out) / "runs" / name
     path = folder / f"{name}.pkl"
-    claim(work, config, keep=("quiet", "dry_run", "swap_halves", "scales"))
+    claim(work, config, keep=("out", "quiet", "dry_run", "swap_halves", "scales"))
     if path.exists():
         result = load_result(path)
         asked = config.swap_halves and "read_knowledge" not in result["summary"]

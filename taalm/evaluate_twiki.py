@@ -146,7 +146,7 @@ def main(arguments: list[str]) -> None:
     name = config.name or f"{config.method}_seed{config.seed}"
     folder, work = Path(config.out), Path(config.out) / "runs" / name
     paths = [folder / f"{name}_{index}.pkl" for index in range(len(PERIODS))]
-    claim(work, config, keep=("quiet", "dry_run"))
+    claim(work, config, keep=("out", "quiet", "dry_run"))
     if not all(path.exists() for path in paths):
         stream = Stream(config)
         split, tokenizer = stream.cell.load()

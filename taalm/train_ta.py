@@ -103,7 +103,9 @@ def main(arguments: list[str]) -> None:
 
     # ---- models
     run = Path(config.out) / (config.name or f"seed{config.seed}")
-    claim(run, config, keep=("outer.steps", "outer.eval_every", "outer.save_every", "judged", "to_learn", "quiet"))
+    claim(
+        run, config, keep=("out", "outer.steps", "outer.eval_every", "outer.save_every", "judged", "to_learn", "quiet")
+    )
     torch.manual_seed(config.seed)
     model, tokenizer = load_theta(config.theta)
     phi = TrainAttention.create(config.phi, config.theta.device)

@@ -9,7 +9,7 @@ source "$HERE/env.sh"
 OUT="${QUICKSTART_OUT:-$ROOT}"
 export TAALM_DATA=
 read -ra TRAIN <<< "${QUICKSTART_TRAIN:---outer.steps 32 --outer.warm_start 28 --judged 16}"
-read -ra EVAL <<< "${QUICKSTART_EVAL:---limit 48 --adapt.epochs 4}"
+read -ra EVAL <<< "${QUICKSTART_EVAL:---limit 48 --adapt.epochs 4 --adapt.batch_size 8}"
 "$PYTHON" -m taalm.train_ta --out "$OUT/runs/quickstart" --name phi "${TRAIN[@]}"
 for method in finetune targeted oracle; do
     "$PYTHON" -m taalm.evaluate --method "$method" --name "$method" --out "$OUT/results/quickstart" \

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from accelerate.commands.config.config_args import load_config_from_file
 
 from taalm.results import load_result
 from tests.conftest import ROOT
@@ -62,6 +63,40 @@ def test_a_published_preset_reaches_its_model_through_the_environment(preset, tm
     assert done.returncode == 2
     assert {"llama2-7b": "meta-llama/Llama-2-7b-hf", "tinyllama": "TinyLlama/"}[preset] in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_script_runs_in_two_processes(tiny_folder, sample_folder, tmp_path):
+    done = run_script(
+        "eval/lamackl/finetune.sh", tmp_path, "--model.name", tiny_folder, "--model.first_layer", 0,
+        "--adapt.epochs", 1, "--out", "results", TAALM_DATA=str(sample_folder), PROCESSES="2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch 1:") == 1  # the main process prints
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "configs" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_reads_its_configurations(config):
+    read = load_config_from_file(str(config))
+    assert read.distributed_type == "MULTI_GPU" and read.num_processes == 8 * read.num_machines
+
+
+def test_the_slurm_example_starts_the_script_on_every_machine(tmp_path):
+    """With stand-ins for Slurm's commands and for Python: what would be run, on the second of two machines."""
+    commands = {
+        "scontrol": "echo first-host; echo second-host",
+        "srun": 'SLURM_NODEID=1 "$@"',
+        "fake-python": 'echo "ran: $*"',
+    }
+    for name, body in commands.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    done = run_script(
+        "slurm/two_machines.sbatch", ROOT, ROOT / "scripts" / "eval" / "lamackl" / "finetune.sh", "--seed", 7,
+        PATH=f"{tmp_path}:{os.environ['PATH']}", PYTHON=str(tmp_path / "fake-python"), SLURM_JOB_NODELIST="two",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "--machine_rank 1 --main_process_ip first-host --module taalm.evaluate --method finetune" in done.stdout
+    assert done.stdout.rstrip().endswith("--seed 7")
 
 
 def test_quickstart_ends_with_a_table_and_a_picture(tiny_folder, tmp_path):

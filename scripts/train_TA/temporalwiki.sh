@@ -6,4 +6,4 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../env.sh"
 FACTS="${TWIKI_FACTS:-$ROOT/data/TemporalWiki_stand_in}"
 "$PYTHON" -m taalm.benchmarks.temporal_wiki_stand_in --data "${TAALM_DATA:-$ROOT/data}" --out "$FACTS"
-exec "$PYTHON" -m taalm.train_ta --data "$FACTS" --out "$ROOT/runs/train_ta/temporalwiki" "$@"
+exec "${RUN[@]}" taalm.train_ta --data "$FACTS" --out "$ROOT/runs/train_ta/temporalwiki" "$@"

@@ -3,4 +3,4 @@
 # Any field can be given: --adapt.lr 1e-4 --seed 1. PRESET=llama2-7b or tinyllama takes the published settings; TAALM_DATA=folder the real rows (default: the sample set).
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../env.sh"
-exec "$PYTHON" -m taalm.evaluate --method kadapter --out "$ROOT/results/lamackl" --phi_runs "$ROOT/runs/train_ta/lama_ckl" "$@"
+exec "${RUN[@]}" taalm.evaluate --method kadapter --out "$ROOT/results/lamackl" --phi_runs "$ROOT/runs/train_ta/lama_ckl" "$@"

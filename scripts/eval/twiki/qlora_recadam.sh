@@ -3,5 +3,5 @@
 # Any field can be given: --adapt.lr 1e-4 --seed 1. PRESET=llama2-7b or tinyllama takes the published settings.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../env.sh"
-exec "$PYTHON" -m taalm.evaluate_twiki --method recadam+qlora --out "$ROOT/results/twiki" --name qlora_recadam \
+exec "${RUN[@]}" taalm.evaluate_twiki --method recadam+qlora --out "$ROOT/results/twiki" --name qlora_recadam \
     --phi_runs "$ROOT/runs/train_ta/temporalwiki" "$@"

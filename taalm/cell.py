@@ -64,8 +64,8 @@ def find_phi(config: CellConfig) -> Path:
     found = sorted(Path(config.phi_runs).glob("*/phi/model.safetensors"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise UserError(
-            f"no trained phi under {config.phi_runs}; make one with `bash scripts/train_TA/lama_ckl.sh`, "
-            "or name one with --phi FOLDER"
+            f"no trained phi under {config.phi_runs}; make one with "
+            f"`bash scripts/train_TA/{Path(config.phi_runs).name}.sh`, or name one with --phi FOLDER"
         )
     return found[-1].parent
 

@@ -13,6 +13,7 @@ from taalm import processes
 from taalm.benchmarks.lama_ckl import data_folder, facts_file
 from taalm.checkpoint import write_text
 from taalm.config import parse, run_entry
+from taalm.dry_run import describe_training
 from taalm.errors import UserError
 from taalm.facts import Fact, read_facts
 from taalm.meta.inner import InnerConfig
@@ -58,6 +59,8 @@ class TrainTAConfig:
     """Seed of phi's and theta's fresh weights and of the order of documents."""
     quiet: bool = False
     """No progress."""
+    dry_run: bool = False
+    """Print what would train and what it would need, without weights, and stop."""
 
 
 def disjoint(train: list[Fact], held: list[Fact], what: str) -> None:
@@ -98,13 +101,18 @@ def main(arguments: list[str]) -> None:
     train = facts_file(config.train_data, folder, "ta_train")
     valid = facts_file(config.valid_data, folder, "tune_to_learn")
     held_out = facts_file(config.to_learn, folder, "to_learn")
+    if config.dry_run:
+        print(describe_training(config.theta, config.phi, config.inner, config.outer, len(train)))
+        return
     disjoint(train, valid, "the validation facts")
     disjoint(train, held_out, "the TO-LEARN facts")
 
     # ---- models
     run = Path(config.out) / (config.name or f"seed{config.seed}")
     claim(
-        run, config, keep=("out", "outer.steps", "outer.eval_every", "outer.save_every", "judged", "to_learn", "quiet")
+        run,
+        config,
+        keep=("out", "outer.steps", "outer.eval_every", "outer.save_every", "judged", "to_learn", "quiet", "dry_run"),
     )
     torch.manual_seed(config.seed)
     model, tokenizer = load_theta(config.theta)

@@ -9,6 +9,7 @@ import pytest
 
 from taalm.download import download, main, sha256, unpack
 from taalm.errors import UserError
+from tests.test_scripts import run_script
 
 
 def archive(**files: str) -> bytes:
@@ -87,6 +88,20 @@ def test_the_command_downloads_and_unpacks_all_archives(server, tmp_path, capsys
     assert len(requests) == 3
     with pytest.raises(UserError, match="temporalwiki, lama"):
         main(["nothing"])
+
+
+def test_the_scripts_download_from_a_mirror_and_go_on_with_a_cut_file(server, tmp_path):
+    address, files, requests = server
+    for name in ("Wikipedia_Full", "TWiki_Diffsets", "TWiki_Probes", "data"):
+        files[f"{name}.zip"] = archive(**{f"{name}__file": name * 50})
+    (tmp_path / "archives").mkdir()
+    (tmp_path / "archives" / "TWiki_Probes.zip.partial").write_bytes(files["TWiki_Probes.zip"][:40])
+    for script, last in (("temporalwiki", "now: python preprocess/"), ("lama", "data.zip is in")):
+        done = run_script(f"data/{script}.sh", tmp_path, "--out", tmp_path, "--base_url", address)
+        assert done.returncode == 0 and last in done.stdout, done.stderr
+    assert "bytes=40-" in requests and (tmp_path / "archives" / "TWiki_Probes.zip.sha256").exists()
+    done = run_script("data/lama.sh", tmp_path, "--out", tmp_path / "new", "--base_url", "http://127.0.0.1:9")
+    assert done.returncode == 2 and "cannot be reached" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_an_archive_cannot_leave_its_folder(tmp_path):

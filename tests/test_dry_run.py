@@ -1,25 +1,41 @@
 """Run: pytest tests/test_dry_run.py. --dry_run counts what trains, without weights."""
 
+from importlib import import_module
+
 import pytest
 
 from taalm.adapt import AdaptConfig
 from taalm.dry_run import describe
 from taalm.models.base import ModelConfig, load_theta
-from tests.conftest import run_module
+
+
+@pytest.fixture(autouse=True)
+def no_data_and_no_hub(monkeypatch):
+    monkeypatch.delenv("TAALM_DATA", raising=False)
+    monkeypatch.delenv("PRESET", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.mark.parametrize(("preset", "count"), [("llama2-7b", "159.9M"), ("tinyllama", "50.5M")])
 @pytest.mark.parametrize("benchmark", ["evaluate", "evaluate_twiki"])
-def test_the_published_presets_have_the_published_numbers_of_parameters(preset, count, benchmark, tmp_path):
+def test_the_published_presets_have_the_published_numbers_of_parameters(preset, count, benchmark, tmp_path, capsys):
     train = tmp_path / "train"
     train.mkdir()
     (tmp_path / "eval").mkdir()
     (train / "diffset_0910_filtered.jsonl").write_text('{"text": "one"}\n' * 130)
-    data = ("--data", tmp_path) if benchmark == "evaluate_twiki" else ()
-    done = run_module(f"taalm.{benchmark}", "--preset", preset, "--dry_run", "true", *data, HF_HUB_OFFLINE="1")
-    assert done.returncode == 0, done.stderr
-    assert f"{count} parameters (qlora;" in done.stdout
-    assert ("3 updates an epoch" if data else "2 updates an epoch") in done.stdout  # 130, 100 documents by 64
+    data = ["--data", str(tmp_path)] if benchmark == "evaluate_twiki" else []
+    import_module(f"taalm.{benchmark}").main(["--preset", preset, "--dry_run", "true", *data])
+    said = capsys.readouterr().out
+    assert f"{count} parameters (qlora;" in said
+    assert ("3 updates an epoch" if data else "2 updates an epoch") in said  # 130, 100 documents by 64
+
+
+@pytest.mark.parametrize(("preset", "count"), [("llama2-7b", "159.9M"), ("tinyllama", "50.5M")])
+def test_the_training_of_phi_is_described_for_both_models(preset, count, capsys):
+    import_module("taalm.train_ta").main(["--preset", preset, "--dry_run", "true"])
+    said = capsys.readouterr().out
+    assert said.count(f"{count} parameters (qlora;") == 2  # theta and phi
+    assert "outer steps of 16 documents" in said
 
 
 @pytest.mark.parametrize("adapter", ["lora", "kadapter", "full"])

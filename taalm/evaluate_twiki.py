@@ -3,7 +3,6 @@
 `python -m taalm.evaluate_twiki --method targeted` (scripts/eval/twiki/*.sh).
 """
 
-import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,11 +13,10 @@ from jsonargparse.typing import NonNegativeInt
 from taalm import processes
 from taalm.benchmarks.lama_ckl import set_metrics
 from taalm.benchmarks.temporal_wiki import PERIODS, SETS, Triple, document_rows, read_triples, summary
-from taalm.benchmarks.temporal_wiki_stand_in import MARK, StandInConfig, build
+from taalm.benchmarks.temporal_wiki_stand_in import MARK, stream_folder
 from taalm.cell import Cell, CellConfig, Document, resolve_model
-from taalm.config import ROOT, parse, run_entry
+from taalm.config import parse, run_entry
 from taalm.dry_run import describe
-from taalm.errors import UserError
 from taalm.facts import read_facts
 from taalm.models.base import save_adapter
 from taalm.models.precision import keep_freed_memory
@@ -48,22 +46,6 @@ class TwikiConfig(CellConfig):
     """Folder of the result files."""
 
 
-def data_folder(given: str) -> Path:
-    """The folder with train/ and eval/. Raises UserError, saying how to get one."""
-    named = given or os.environ.get("TAALM_DATA", "")
-    folder = Path(named) if named else ROOT / "data" / "TemporalWiki"
-    for place in (folder, folder / "TemporalWiki"):
-        if (place / "train").is_dir() and (place / "eval").is_dir():
-            return place
-    if (folder / "TemporalWiki" / "eval").is_dir():
-        print(f"no DIFFSETs in {folder}: a stand-in stream takes their place (docs/temporal_wiki.md)")
-        return build(StandInConfig(data=str(folder)))
-    raise UserError(
-        f"{folder}: no train/ and eval/ of TemporalWiki; `bash scripts/data/temporalwiki.sh` downloads it, "
-        "preprocess/preprocess_temporalwiki_dataset.py filters it; or name a folder with --data or TAALM_DATA"
-    )
-
-
 def documents_of(path: Path, stand_in: bool) -> list[Document]:
     """The documents of a period; the stand-in's say where their object stands."""
     rows = document_rows(path)
@@ -75,7 +57,7 @@ class Stream:
 
     def __init__(self, config: TwikiConfig):
         with processes.main_first():  # a stand-in stream is made at the first use
-            self.config, self.folder = config, data_folder(config.data)
+            self.config, self.folder = config, stream_folder(config.data)
         self.stand_in = (self.folder / MARK).is_file()
         self.probes = {
             (period, name): read_triples(self.folder / "eval" / f"{period}_{name}.jsonl")[: config.probes or None]
@@ -138,7 +120,7 @@ def main(arguments: list[str]) -> None:
     config = parse(TwikiConfig, "evaluate/temporalwiki", arguments, "python -m taalm.evaluate_twiki")
     processes.start(config.model.device)
     if config.dry_run:
-        folder = data_folder(config.data)
+        folder = stream_folder(config.data)
         documents = documents_of(folder / "train" / f"diffset_{next(iter(PERIODS.values()))}_filtered.jsonl", False)
         print(describe(resolve_model(config), config.adapt, len(documents[: config.limit or None])))
         return

@@ -3,11 +3,14 @@
 import itertools
 import json
 import random
+import shutil
 
 import pytest
 
 from taalm.benchmarks.temporal_wiki import PERIODS, SETS, read_triples
-from taalm.benchmarks.temporal_wiki_stand_in import StandInConfig, build
+from taalm.benchmarks.temporal_wiki_pairs import PairsConfig
+from taalm.benchmarks.temporal_wiki_pairs import build as build_pairs
+from taalm.benchmarks.temporal_wiki_stand_in import StandInConfig, build, default_folder, source_digest
 from taalm.errors import UserError
 from taalm.facts import read_facts, read_jsonl
 from taalm.results import load_result
@@ -78,8 +81,9 @@ def stand_in(raw, tmp_path_factory):
 def test_training_for_temporalwiki_then_every_script(raw, stand_in, tiny_folder, tmp_path):
     trained = run_script(
         "train_TA/temporalwiki.sh", tmp_path, *TINY_TRAIN.split(), "--theta.name", tiny_folder, "--phi.backbone",
-        tiny_folder, "--out", "phis", TAALM_DATA=str(raw), TWIKI_FACTS=str(tmp_path / "facts"),
+        tiny_folder, "--out", "phis", TAALM_DATA=str(raw),
     )  # fmt: skip
+    shutil.rmtree(default_folder() / source_digest(raw))
     assert trained.returncode == 0, trained.stderr
     for script in sorted((ROOT / "scripts" / "eval" / "twiki").glob("*.sh")):
         done = run_script(
@@ -119,3 +123,62 @@ def test_each_period_goes_on_from_the_last(stand_in, tiny_folder, tmp_path):
 def test_without_data_it_is_said_how_to_get_it(tmp_path):
     done = run_module("taalm.evaluate_twiki", "--data", tmp_path, "--out", tmp_path / "o")
     assert done.returncode == 2 and "scripts/data/temporalwiki.sh" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def lama(tmp_path_factory):
+    """LAMA in small: 30 people, each with a birth place and a made-up employer."""
+    folder = tmp_path_factory.mktemp("lama")
+    (folder / "TREx").mkdir()
+    relations = [
+        {"relation": "P19", "template": "[X] was born in [Y] .", "label": "place of birth"},
+        {"relation": "P108", "template": "[X] works for [Y] .", "label": "employer"},
+    ]
+    (folder / "relations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in relations))
+    rows = [{"predicate_id": "P19", "sub_label": f"Ana Lund {n}", "obj_label": f"Town{n}"} for n in range(30)]
+    (folder / "TREx" / "P19.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = [{"predicate_id": "P108", "sub_label": "Ana Lund 29", "obj_label": "Ana"}]
+    (folder / "TREx" / "P108.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_real_diffsets_give_training_pairs_and_no_subject_of_a_probe(lama, stand_in, tiny_folder, tmp_path):
+    """The paragraph that states a fact becomes its document; the script trains on them."""
+    data = tmp_path / "TemporalWiki"
+    shutil.copytree(stand_in / "eval", data / "eval")
+    asked = {"subject": "Ana Lund 3", "relation": "employer", "object": "Acme"}
+    with (data / "eval" / "0901-1001_changed.jsonl").open("a") as file:
+        file.write(json.dumps(asked) + "\n")
+    (data / "train").mkdir()
+    texts = [f"Nothing here.\nLong ago, Ana Lund {n}, a smith, moved to Town{n}. Mills stood." for n in range(26)]
+    texts += [
+        "Ana Lund 26 went to Town261.",
+        "Town27 is near Ana Lund 27.",
+        "Ana Lund 29 is Ana to friends.",
+        "Ana Lund 28 left. Town28 is far.",
+    ]
+    for diffset, part in zip(PERIODS.values(), (texts[:10], texts[10:20], texts[20:]), strict=True):
+        rows = "".join(json.dumps({"text": text}) + "\n" for text in part)
+        (data / "train" / f"diffset_{diffset}_filtered.jsonl").write_text(rows)
+    trained = run_script(
+        "train_TA/temporalwiki.sh", tmp_path, *TINY_TRAIN.split(), "--theta.name", tiny_folder, "--phi.backbone",
+        tiny_folder, "--out", "phis", TAALM_DATA=str(data), TWIKI_LAMA=str(lama),
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    found = [
+        f for name in ("ta_train", "tune_to_learn", "to_learn") for f in read_facts(data / "train_ta" / f"{name}.jsonl")
+    ]
+    assert {fact.subject for fact in found} == {f"Ana Lund {n}" for n in [*range(26), 27] if n != 3}
+    for fact in found:
+        start, end = fact.object_span()
+        assert fact.evidence[start:end] == fact.object and fact.subject in fact.evidence
+        assert fact.relation_code == "P19" and "Nothing" not in fact.evidence
+
+
+def test_too_few_pairs_and_no_lama_are_told(lama, stand_in, tmp_path):
+    shutil.copytree(stand_in / "eval", tmp_path / "eval")
+    shutil.copytree(stand_in / "train", tmp_path / "train")
+    with pytest.raises(UserError, match="state 0 facts"):
+        build_pairs(PairsConfig(data=str(tmp_path), lama=str(lama)))
+    with pytest.raises(UserError, match=r"scripts/data/lama\.sh"):
+        build_pairs(PairsConfig(data=str(tmp_path), lama=str(tmp_path)))

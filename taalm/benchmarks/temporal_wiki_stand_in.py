@@ -10,9 +10,11 @@ the probes' schematic form. No subject of an evaluated probe is among the Train-
 import csv
 import hashlib
 import json
+import os
 import random
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -44,7 +46,7 @@ class StandInConfig:
     data: str = ""
     """Folder with TemporalWiki/eval, wikitext-2 and wikidata."""
     out: str = ""
-    """Where the files go; default data/TemporalWiki_stand_in under the project."""
+    """Where the files go; default a folder of data/TemporalWiki_stand_in of the project."""
     documents: PositiveInt = 150
     """Documents, and changed probes, of each period, at most; a third of a file's facts is left to Train-Attention."""
     unchanged: PositiveInt = 150
@@ -121,10 +123,34 @@ def fact_row(triple: Triple, stated: str, asked: str, text: str, span: tuple[int
     }
 
 
+def write_facts(rows: Sequence[dict], out: Path) -> None:
+    """Write Train-Attention's rows: some to watch phi on, some to judge it on, the rest to train on (last)."""
+    start = 0
+    for name, count in HELD.items():
+        taken = min(count, len(rows) // 4)
+        write_jsonl(out / f"{name}.jsonl", rows[start : start + taken])
+        start += taken
+    write_jsonl(out / "ta_train.jsonl", rows[start:])
+
+
+def source_digest(data: Path) -> str:
+    """A short hash of the probes; a stand-in belongs to the probes that it was made from."""
+    digest = hashlib.sha256()
+    for file in sorted((data / "TemporalWiki" / "eval").glob("*.jsonl")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def build(config: StandInConfig) -> Path:
     """Make all files unless they are there; returns their folder. Raises UserError when a source is missing."""
-    data, out = Path(config.data), Path(config.out) if config.out else default_folder()
-    described = {"documents": config.documents, "unchanged": config.unchanged, "seed": config.seed}
+    data = Path(config.data)
+    out = Path(config.out) if config.out else default_folder() / source_digest(data)
+    described = {
+        "probes": source_digest(data),
+        "documents": config.documents,
+        "unchanged": config.unchanged,
+        "seed": config.seed,
+    }
     if (out / MARK).is_file() and json.loads((out / MARK).read_text()) == described:
         return out
     probes = {
@@ -157,13 +183,25 @@ def build(config: StandInConfig) -> Path:
         asked, *others = sentences(triple, templates)
         stated = rng.choice(others)
         facts.append(fact_row(triple, stated, asked, *document(stated, triple, rng.choice(paragraphs), rng)))
-    start = 0
-    for name, count in HELD.items():
-        write_jsonl(out / f"{name}.jsonl", facts[start : start + min(count, len(facts) // 4)])
-        start += min(count, len(facts) // 4)
-    write_jsonl(out / "ta_train.jsonl", facts[start:])
+    write_facts(facts, out)
     write_text(out / MARK, json.dumps(described) + "\n")
     return out
+
+
+def stream_folder(given: str) -> Path:
+    """The folder with train/ and eval/, the stand-in where there are no DIFFSETs. Raises UserError, how to get one."""
+    named = given or os.environ.get("TAALM_DATA", "")
+    folder = Path(named) if named else ROOT / "data" / "TemporalWiki"
+    for place in (folder, folder / "TemporalWiki"):
+        if (place / "train").is_dir() and (place / "eval").is_dir():
+            return place
+    if (folder / "TemporalWiki" / "eval").is_dir():
+        print(f"no DIFFSETs in {folder}: a stand-in stream takes their place (docs/temporal_wiki.md)", file=sys.stderr)
+        return build(StandInConfig(data=str(folder)))
+    raise UserError(
+        f"{folder}: no train/ and eval/ of TemporalWiki; `bash scripts/data/temporalwiki.sh` downloads it, "
+        "preprocess/preprocess_temporalwiki_dataset.py filters it; or name a folder with --data or TAALM_DATA"
+    )
 
 
 def main(arguments: list[str]) -> None:

@@ -156,6 +156,12 @@ def scaled_totals(adaptation: Adaptation, shares: list[float]) -> dict[str, dict
     return found
 
 
+def missing(config: EvaluateConfig, result: dict) -> bool:
+    """Whether something is asked for that a finished result does not have yet."""
+    halves_asked = config.swap_halves and "read_knowledge" not in result["summary"]
+    return halves_asked or not {str(share) for share in config.scales} <= set(result.get("scaled", {}))
+
+
 def main(arguments: list[str]) -> None:
     config = parse(EvaluateConfig, "evaluate/lama_ckl", arguments, "python -m taalm.evaluate")
     processes.start(config.model.device)
@@ -170,18 +176,17 @@ def main(arguments: list[str]) -> None:
     folder, work = Path(config.out), Path(config.out) / "runs" / name
     path = folder / f"{name}.pkl"
     claim(work, config, keep=("out", "quiet", "dry_run", "swap_halves", "scales"))
-    if path.exists():
-        result = load_result(path)
-        asked = config.swap_halves and "read_knowledge" not in result["summary"]
-        if not asked and {str(share) for share in config.scales} <= set(result["scaled"]):
-            print(f"{path} is there already:\n{table({name: result})}")
-            return
+    before = load_result(path) if path.exists() else {}
+    if before and not missing(config, before):
+        print(f"{path} is there already:\n{table({name: before})}")
+        return
     evaluation = Evaluation(config)
     adaptation = evaluation.run(
         evaluation.facts, work / "state.safetensors", work / "adapter" if config.save_adapter else None
     )
     summary = lama_ckl.summary(adaptation.history, evaluation.facts)
-    summary |= {"minutes": adaptation.seconds / 60, "peak_gib": peak_gib()}
+    earlier = before.get("summary", {})
+    summary |= {"minutes": adaptation.seconds / 60, "peak_gib": max(peak_gib(), earlier.get("peak_gib", 0.0))}
     if config.swap_halves:
         summary |= swapped(evaluation, lambda part: work / f"{part}.safetensors")
     result = {
@@ -191,8 +196,8 @@ def main(arguments: list[str]) -> None:
         "facts": len(evaluation.facts),
         "eval_result": adaptation.history,
         "loss_by_step": adaptation.losses_by_step,
-        "summary": summary,
-        "scaled": scaled_totals(adaptation, config.scales),
+        "summary": earlier | summary,
+        "scaled": before.get("scaled", {}) | scaled_totals(adaptation, config.scales),
         "framing": lama_ckl.framing(adaptation.history, evaluation.facts),
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
     }

@@ -2,7 +2,8 @@
 
 `python -m taalm.benchmarks.temporal_wiki_pairs --data DIR` reads the filtered DIFFSETs and the probes of DIR and LAMA's
 triples, and writes LAMA-ckl rows: the paragraph with a sentence that names subject and object is the document, the
-relation's template the descriptive task. No subject of a probe is among them. Where DIR has no DIFFSETs, the stand-in's facts are taken.
+relation's template the descriptive task. No subject of a probe is among them. Where DIR has no DIFFSETs, the stand-in's
+facts are taken.
 """
 
 import re

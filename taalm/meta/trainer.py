@@ -172,7 +172,9 @@ class MetaTrainer:
         seconds = time.perf_counter() - started
         self.seconds += seconds
         real = documents.attention_mask
-        sums = [share and float(values.sum()) for values in (weights, logits.detach() * real, real[:, 1:], real)]
+        sums = [
+            share and float(values.sum()) for values in (weights.detach(), logits.detach() * real, real[:, 1:], real)
+        ]
         weight_sum, logit_sum, targets, tokens = map(processes.total, sums)
         return {
             "step": self.step,

@@ -2,7 +2,7 @@
 
 - mix_review (He et al. 2021): every update is joined by review texts, ratio * decay^epoch for each document, and the
   loss is the mean over all of them;
-- kl: KL(theta_0 || theta) on review texts is added to the loss.
+- kl: KL(theta_0 || theta) on as many review texts is added to the loss (mean over a text's tokens, then over texts).
 """
 
 import random
@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
@@ -31,11 +31,11 @@ class ReviewConfig:
     data: str = ""
     """A jsonl file, a text file, or a folder (extracted Wikipedia, WikiText); default the TA-train documents."""
     ratio: float = 1.0
-    """Mix-review: review texts for each document of an update, in the first epoch."""
+    """Review texts for each document of an update, in the first epoch."""
+    batch_size: NonNegativeInt = 0
+    """Review texts for an update, in the first epoch, in place of the ratio; 0 goes by the ratio."""
     decay: float = 1.0
-    """Mix-review: the ratio is multiplied by this after every epoch."""
-    batch_size: PositiveInt = 8
-    """KL replay: review texts for an update."""
+    """Their number is multiplied by this after every epoch."""
     weight: float = 1.0
     """KL replay: the weight of the KL term."""
     max_length: PositiveInt = 128
@@ -65,6 +65,11 @@ class _Review:
         self.config, self.token_budget, self.seed = config, token_budget, seed
         self.lengths = [len(text) for text in self.texts]
 
+    def count(self, documents: int, epoch: int) -> int:
+        """Review texts that join `documents` documents in this epoch (from 0)."""
+        first = self.config.batch_size or self.config.ratio * documents
+        return round(first * self.config.decay**epoch)
+
     def parts(self, count: int, step: int) -> Iterator[tuple]:
         """(batch, its share of the `count` texts) within the token budget, this process's."""
         rng = random.Random(derive_seed(self.seed + 1, step))
@@ -81,10 +86,6 @@ class _Review:
 
 class MixReview(_Review):
     """Documents and review texts in one mean."""
-
-    def count(self, documents: int, epoch: int) -> int:
-        """Review texts that join `documents` documents in this epoch (from 0)."""
-        return round(self.config.ratio * self.config.decay**epoch * documents)
 
     def document_share(self, documents: int, epoch: int) -> float:
         return documents / (documents + self.count(documents, epoch))
@@ -110,12 +111,13 @@ class KLReplay(_Review):
         return 1.0
 
     def losses(self, documents: int, epoch: int, step: int) -> Iterator[Tensor]:
-        for batch, part in self.parts(self.config.batch_size, step):
-            real = target_mask(batch.attention_mask).bool()
+        for batch, part in self.parts(self.count(documents, epoch), step):
+            mask = target_mask(batch.attention_mask)
             with torch.no_grad():
-                before = F.log_softmax(self.split.logits(batch, self.theta_0)[:, :-1][real].float(), -1)
-            now = F.log_softmax(self.split.logits(batch)[:, :-1][real].float(), -1)
-            yield self.config.weight * part * F.kl_div(now, before, reduction="batchmean", log_target=True)
+                before = F.log_softmax(self.split.logits(batch, self.theta_0)[:, :-1].float(), -1)
+            now = F.log_softmax(self.split.logits(batch)[:, :-1].float(), -1)
+            divergence = F.kl_div(now, before, reduction="none", log_target=True).sum(-1)
+            yield self.config.weight * part * weighted_mean(divergence, torch.ones_like(divergence), mask)
 
 
 REHEARSALS: dict[str, type[_Review]] = {"mix_review": MixReview, "kl": KLReplay}

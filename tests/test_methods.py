@@ -1,5 +1,7 @@
 """Run: pytest tests/test_methods.py. Every method by name: its update is its own, combinations run, cells resume."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -69,6 +71,24 @@ def test_a_combination_runs_and_differs_from_each_of_its_parts(adapted, method):
         if set(single) != set(whole):  # another base: other tensors train
             continue
         assert max(float((whole[name] - single[name]).abs().max()) for name in whole) > 1e-6
+
+
+PRODUCT = list(
+    itertools.product(
+        [m for m in METHODS if METHODS[m].weighter != "uniform"] + ["finetune"],
+        ["finetune", "recadam"],
+        ["finetune", "review", "kl"],
+        ["lora", "qlora", "kadapter", "full"],
+    )
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", PRODUCT, ids="+".join)
+def test_every_cell_of_the_product_trains(adapted, parts):
+    before, after = adapted("+".join(parts), "before", epochs=0), adapted("+".join(parts), "after", epochs=1)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert all(torch.isfinite(value).all() for value in after.values())
 
 
 @pytest.mark.parametrize("method", ["rho", "targeted+recadam+review", "kl"])

@@ -53,6 +53,8 @@ def drawn(review, count: int, step: int) -> list[tuple[int, ...]]:
 def test_the_review_is_joined_in_the_ratio_and_decays(split, rows):
     review = MixReview(split, rows, 2, ReviewConfig(ratio=2.0, decay=0.5), 1024, 0)
     assert [review.count(8, epoch) for epoch in range(4)] == [16, 8, 4, 2]
+    fixed = MixReview(split, rows, 2, ReviewConfig(batch_size=6, decay=0.5), 1024, 0)  # a batch size of its own
+    assert [fixed.count(documents, 1) for documents in (8, 3)] == [3, 3]
     assert review.document_share(8, 0) == pytest.approx(1 / 3) and review.document_share(8, 1) == pytest.approx(1 / 2)
 
 
@@ -78,13 +80,12 @@ def test_kl_replay_is_0_at_theta_0_and_the_kl_elsewhere(split, rows):
     assert sum(float(loss) for loss in review.losses(8, 0, 1)) == pytest.approx(0, abs=1e-6)
     before = {row.input_ids: log_probabilities(split, row) for row in rows}
     move(split)
-    chosen, total, tokens = drawn(review, 3, 1), 0.0, 0
+    chosen, total = drawn(review, 3, 1), 0.0
     for ids in chosen:
         now = log_probabilities(split, next(row for row in rows if row.input_ids == ids))
-        total += float(F.kl_div(now, before[ids], reduction="sum", log_target=True))
-        tokens += len(ids) - 1
+        total += float(F.kl_div(now, before[ids], reduction="sum", log_target=True)) / (len(ids) - 1)
     found = sum(float(loss) for loss in review.losses(8, 0, 1))
-    assert found == pytest.approx(0.5 * total / tokens, rel=1e-4) and found > 1e-4
+    assert found == pytest.approx(0.5 * total / 3, rel=1e-4) and found > 1e-4
 
 
 def test_review_texts_come_from_jsonl_text_and_extracted_wikipedia(tmp_path):

@@ -48,8 +48,13 @@ ACTIONS = {"status": status, "install": install, "restore": restore}
 
 def main(arguments: list[str]) -> None:
     if arguments[:1] == ["run"] and len(arguments) > 1:
-        overlay()
+        try:
+            overlay()
+        except PatchError as error:
+            print(f"error: {module_file()}: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
         sys.argv = arguments[1:]
+        sys.path.insert(0, str(Path(arguments[1]).resolve().parent))  # as Python does for a script
         runpy.run_path(arguments[1], run_name="__main__")
         return
     parser = argparse.ArgumentParser(prog="python -m replacement", description=__doc__)

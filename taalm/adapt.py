@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from tqdm import tqdm
@@ -32,19 +32,19 @@ class AdaptConfig:
 
     epochs: NonNegativeInt = 8
     """Passes over the documents."""
-    lr: float = 3e-4
+    lr: NonNegativeFloat = 3e-4
     """AdamW learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """What the learning rate does after its warm-up: stay, or fall to 0 at the last step."""
-    warmup_ratio: float = 0.0
+    warmup_ratio: ClosedUnitInterval = 0.0
     """Linear warm-up, as a share of all steps."""
     batch_size: PositiveInt = 8
     """Documents per update, over all processes together."""
     token_budget: PositiveInt = 1024
     """Padded tokens per forward pass; the gradients of an update's passes are added by their share of its documents."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     """AdamW decoupled weight decay."""
-    clip_norm: float = 1.0
+    clip_norm: PositiveFloat = 1.0
     """The gradient is scaled down to this norm."""
     max_length: NonNegativeInt = 512
     """Documents are cut to this many tokens; 0 cuts nothing, and a document longer than the model is an error."""
@@ -193,7 +193,7 @@ class Adaptation:
             known = [self.states[index] for index in indices]
             return replace(batch, states=nn.utils.rnn.pad_sequence(known, batch_first=True))
         batch = self.split.with_states(batch)
-        if batch.states is not None:
+        if batch.states is not None and self.config.epochs > 1:
             for row, index in enumerate(indices):
                 self.states[index] = batch.states[row, : len(self.documents[index])].clone()
         return batch
@@ -203,10 +203,12 @@ class Adaptation:
         if not isinstance(self.weigh, Selector):
             return [self.weigh(batch) for batch in batches]
         losses: dict[int, Tensor] = {}
+        self.model.eval()  # no dropout, as in the losses that these are compared with
         with torch.no_grad():
             for (part, _), batch in zip(parts, batches, strict=True):
                 found = token_nll(self.split.logits(batch), batch.input_ids).cpu()
                 losses |= {index: found[row, : self.lengths[index] - 1] for row, index in enumerate(part)}
+        self.model.train()
         losses = processes.gather(losses)
         whole = collate([self.documents[index] for index in sorted(losses)], self.pad_id)
         padded = nn.utils.rnn.pad_sequence([losses[index] for index in sorted(losses)], batch_first=True)
@@ -222,8 +224,8 @@ class Adaptation:
         return weighted_mean(nll, weights[:, 1:].to(logits.device), target_mask(batch.attention_mask))
 
     def _save(self) -> None:
-        tensors = {f"theta/{name}": processes.whole(value) for name, value in self.trainable.items()}
-        tensors |= optimizer_tensors(self.optimizer)
+        tensors = {f"theta/{name}": value for name, value in self.trainable.items()}
+        tensors = processes.collect(tensors | optimizer_tensors(self.optimizer))
         if not processes.is_main():
             return
         values = {

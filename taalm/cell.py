@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ from taalm.models.split import SplitModel
 from taalm.models.train_attention import TrainAttention
 from taalm.optimizers.recadam import RecAdamConfig
 from taalm.rehearsal import REHEARSALS, Rehearsal, ReviewConfig
-from taalm.review_text import read_texts, without_probes
+from taalm.review_text import sample_texts, without_probes
+from taalm.shares import Share
 from taalm.text import Encoded, Span, check_length, describe_truncation, encode, pad_token
 from taalm.weighters import Selector, get_weighter
 from taalm.weighters.known import SelectWithoutKnown, WithoutKnown
@@ -35,7 +37,7 @@ class CellConfig:
     rho: RhoConfig = field(default_factory=RhoConfig)
     recadam: RecAdamConfig = field(default_factory=RecAdamConfig)
     review: ReviewConfig = field(default_factory=ReviewConfig)
-    known_above: float = 1.0
+    known_above: Share = 1.0
     """Tokens to which theta_0 gives at least this probability get weight 0 (known-token masking); 1 masks none."""
     phi: str = ""
     """Folder of a trained phi for targeted; default the newest under --phi_runs."""
@@ -50,11 +52,12 @@ class CellConfig:
 
 
 class Document(NamedTuple):
-    """A text to learn, the characters of its object if it has one, and where it stands (for errors)."""
+    """A text to learn, the characters of its object if it has one, where it stands (for errors), its subject."""
 
     text: str
     span: Span | None
     where: str
+    subject: str = ""
 
 
 def find_phi(config: CellConfig) -> Path:
@@ -75,6 +78,13 @@ def resolve_model(config: CellConfig) -> ModelConfig:
     return replace(config.model, adapter=get_method(config.method).adapter or config.model.adapter)
 
 
+def settle_phi(config: CellConfig) -> None:
+    """Write the phi that the method takes into `config.phi`: a run stays with it, whatever is trained later."""
+    if get_method(config.method).weighter == "train_attention":
+        config.phi = str(find_phi(config))
+        print(f"{config.method}: phi from {config.phi}")
+
+
 class Cell:
     """One method, ready to adapt theta as often as needed.
 
@@ -90,11 +100,9 @@ class Cell:
         self.config, self.method = config, get_method(config.method)
         self.model = resolve_model(config)
         self.ta_train, self.probes, self.held = ta_train, probes, held
-        self.phi, self.phi_folder = None, None
+        self.phi = None
         if self.method.weighter == "train_attention":
-            self.phi_folder = find_phi(config)
-            print(f"{config.method}: phi from {self.phi_folder}")
-            self.phi = TrainAttention.from_pretrained(self.phi_folder, config.model.device)
+            self.phi = TrainAttention.from_pretrained(find_phi(config), config.model.device)
 
     def load(self) -> tuple[SplitModel, Any]:
         """A fresh theta_0 and its tokenizer, the same every time."""
@@ -111,13 +119,14 @@ class Cell:
         """theta, as it is now, ready to learn the documents; `run()` starts or resumes."""
         config, pad_id = self.config, pad_token(tokenizer)
         rows = self._encode(tokenizer, documents)
-        if self.method.weighter == "oracle" and any(document.span is None for document in documents):
+        if self.method.weighter.startswith("oracle") and any(document.span is None for document in documents):
             raise UserError("oracle needs to know where each document's object stands; these documents do not say it")
         material = Material(
             phi=self.phi,
             tokenizer=tokenizer,
             documents=rows,
             texts=[document.text for document in documents],
+            subjects=[document.subject for document in documents] if all(d.subject for d in documents) else (),
             base_losses=lambda: document_losses(split, rows, pad_id),
             reference_losses=lambda: self._reference_losses(rows, state_file.parent / "reference.safetensors"),
             keep=config.rho.keep,
@@ -159,11 +168,16 @@ class Cell:
         reference.run()
         return document_losses(split, rows, pad_token(tokenizer))
 
+    @cache  # noqa: B019 (a cell lives as long as its command)
+    def _review_texts(self) -> list[str]:
+        review = self.config.review
+        texts = sample_texts(review.data, review.texts, self.config.seed) if review.data else list(self.ta_train())
+        return without_probes(texts, self.probes, self.held)
+
     def _rehearsal(self, split: SplitModel, tokenizer: Any) -> Rehearsal | None:
         if not self.method.rehearsal:
             return None
         review = self.config.review
-        texts = without_probes(read_texts(review.data) if review.data else self.ta_train(), self.probes, self.held)
-        rows = [encode(tokenizer, text, max_length=review.max_length) for text in texts]
+        rows = [encode(tokenizer, text, max_length=review.max_length) for text in self._review_texts()]
         make = REHEARSALS[self.method.rehearsal]
         return make(split, rows, pad_token(tokenizer), review, self.config.adapt.token_budget, self.config.seed)

@@ -95,7 +95,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     found = {}
     for index, entries in optimizer.state_dict()["state"].items():
         for key, value in entries.items():
-            found[f"optimizer/{index}/{key}"] = processes.whole(torch.as_tensor(value))
+            found[f"optimizer/{index}/{key}"] = torch.as_tensor(value)
     return found
 
 

@@ -18,7 +18,7 @@ from jsonargparse.typing import NonNegativeInt
 from taalm import processes
 from taalm.adapt import Adaptation
 from taalm.benchmarks import lama_ckl
-from taalm.cell import Cell, CellConfig, Document, resolve_model
+from taalm.cell import Cell, CellConfig, Document, resolve_model, settle_phi
 from taalm.config import parse, run_entry
 from taalm.dry_run import describe
 from taalm.errors import UserError
@@ -72,8 +72,7 @@ class Evaluation:
 
     def __init__(self, config: EvaluateConfig):
         def folder() -> Path:
-            with processes.main_first():  # raw rows are split at the first use
-                return lama_ckl.data_folder(config.data, config.model.name)
+            return lama_ckl.data_folder(config.data, config.model.name)
 
         def ta_train() -> list[str]:
             return sorted({fact.evidence for fact in lama_ckl.facts_file(config.train_data, folder, "ta_train")})
@@ -89,7 +88,7 @@ class Evaluation:
     def run(self, facts: list[Fact], state_file: Path, adapter: Path | None = None) -> Adaptation:
         """Adapt a fresh theta to the documents of `facts`, evaluating on all probes every epoch."""
         split, tokenizer = self.cell.load()
-        documents = [Document(fact.evidence, fact.object_span(), fact.where) for fact in facts]
+        documents = [Document(fact.evidence, fact.object_span(), fact.where, fact.subject) for fact in facts]
         sets = {  # the published files call the two sets changed and unchanged
             "changed": ("to_learn", self.facts, "descriptive"),
             "unchanged": ("not_to_forget", self.known, "descriptive"),
@@ -166,15 +165,16 @@ def main(arguments: list[str]) -> None:
     config = parse(EvaluateConfig, "evaluate/lama_ckl", arguments, "python -m taalm.evaluate")
     processes.start(config.model.device)
     if config.dry_run:
-        facts = lama_ckl.facts_file(
-            config.to_learn, lambda: lama_ckl.data_folder(config.data, config.model.name), "to_learn"
-        )
-        print(describe(resolve_model(config), config.adapt, len(facts[: config.limit or None])))
+        facts = lama_ckl.count_facts(config.to_learn, config.data, config.model.name, "to_learn")
+        print(describe(resolve_model(config), config.adapt, min(facts, config.limit or facts)))
         return
+    if config.scales and resolve_model(config).adapter == "full":
+        raise UserError("--scales needs an adapter to scale; with --model.adapter full there is none")
     keep_freed_memory()
     name = config.name or f"{config.method}_seed{config.seed}"
     folder, work = Path(config.out), Path(config.out) / "runs" / name
     path = folder / f"{name}.pkl"
+    settle_phi(config)
     claim(work, config, keep=("out", "quiet", "dry_run", "swap_halves", "scales"))
     before = load_result(path) if path.exists() else {}
     if before and not missing(config, before):
@@ -192,7 +192,7 @@ def main(arguments: list[str]) -> None:
     result = {
         "config": asdict(config),
         "method": config.method,
-        "phi": str(evaluation.cell.phi_folder) if evaluation.cell.phi_folder else None,
+        "phi": config.phi or None,
         "facts": len(evaluation.facts),
         "eval_result": adaptation.history,
         "loss_by_step": adaptation.losses_by_step,

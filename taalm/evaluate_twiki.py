@@ -13,10 +13,12 @@ from jsonargparse.typing import NonNegativeInt
 from taalm import processes
 from taalm.benchmarks.lama_ckl import set_metrics
 from taalm.benchmarks.temporal_wiki import PERIODS, SETS, Triple, document_rows, read_triples, summary
+from taalm.benchmarks.temporal_wiki_pairs import PAIRS
 from taalm.benchmarks.temporal_wiki_stand_in import MARK, stream_folder
-from taalm.cell import Cell, CellConfig, Document, resolve_model
+from taalm.cell import Cell, CellConfig, Document, resolve_model, settle_phi
 from taalm.config import parse, run_entry
 from taalm.dry_run import describe
+from taalm.errors import UserError
 from taalm.facts import read_facts
 from taalm.models.base import save_adapter
 from taalm.models.precision import keep_freed_memory
@@ -66,7 +68,10 @@ class Stream:
         }
 
         def ta_train() -> list[str]:
-            return [fact.evidence for fact in read_facts(self.folder / "ta_train.jsonl")]
+            path = (self.folder if self.stand_in else self.folder / PAIRS) / "ta_train.jsonl"
+            if not path.is_file():
+                raise UserError(f"{path}: no TA-train texts; `bash scripts/train_TA/temporalwiki.sh` makes them")
+            return [fact.evidence for fact in read_facts(path)]
 
         pairs = [(triple.subject, triple.object) for triples in self.probes.values() for triple in triples]
         self.cell = Cell(config, ta_train, pairs)
@@ -128,6 +133,7 @@ def main(arguments: list[str]) -> None:
     name = config.name or f"{config.method}_seed{config.seed}"
     folder, work = Path(config.out), Path(config.out) / "runs" / name
     paths = [folder / f"{name}_{index}.pkl" for index in range(len(PERIODS))]
+    settle_phi(config)
     claim(work, config, keep=("out", "quiet", "dry_run"))
     if not all(path.exists() for path in paths):
         stream = Stream(config)

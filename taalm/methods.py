@@ -25,6 +25,7 @@ METHODS: dict[str, Method] = {
     "finetune": Method(),
     "targeted": Method(weighter="train_attention"),
     "oracle": Method(weighter="oracle"),
+    "oracle_bidirectional": Method(weighter="oracle_bidirectional"),
     "rho": Method(weighter="rho"),
     "rho_theta0": Method(weighter="rho_theta0"),
     "sstoken_rel": Method(weighter="sstoken_rel"),
@@ -65,6 +66,11 @@ def make_optimizer(name: str, recadam: RecAdamConfig) -> MakeOptimizer:
 
     def build(parameters: Sequence[nn.Parameter], config: AdaptConfig, updates: int) -> torch.optim.Optimizer:
         t0 = recadam.t0_share * updates if recadam.t0_share else recadam.t0
+        if t0 >= updates > 0:
+            raise UserError(
+                f"--recadam.t0 {t0:g}: the run has {updates} updates, all of them before RecAdam begins to learn; "
+                "pass --recadam.t0_share 0.25"
+            )
         return RecAdam(parameters, config.lr, config.weight_decay, recadam.k, t0, recadam.coefficient)
 
     return build

@@ -126,6 +126,16 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def collect(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Whole tensors on the CPU, in the main process only; gathered one by one, so that no card holds them all."""
+    found = {}
+    for name, tensor in tensors.items():
+        gathered = whole(tensor.detach())
+        if is_main():
+            found[name] = gathered.cpu()
+    return found
+
+
 def like(tensor: Tensor, reference: Tensor) -> Tensor:
     """A whole tensor, in shards if `reference` is a sharded tensor of the same shape."""
     if not isinstance(reference, DTensor) or tensor.shape != reference.shape:

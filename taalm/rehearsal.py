@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
@@ -30,14 +30,16 @@ class ReviewConfig:
 
     data: str = ""
     """A jsonl file, a text file, or a folder (extracted Wikipedia, WikiText); default the TA-train documents."""
-    ratio: float = 1.0
+    ratio: NonNegativeFloat = 1.0
     """Review texts for each document of an update, in the first epoch."""
     batch_size: NonNegativeInt = 0
     """Review texts for an update, in the first epoch, in place of the ratio; 0 goes by the ratio."""
-    decay: float = 1.0
+    decay: NonNegativeFloat = 1.0
     """Their number is multiplied by this after every epoch."""
-    weight: float = 1.0
+    weight: NonNegativeFloat = 1.0
     """KL replay: the weight of the KL term."""
+    texts: PositiveInt = 2000
+    """Review texts that are drawn from, a sample of the data."""
     max_length: PositiveInt = 128
     """Review texts are cut to this many tokens."""
 
@@ -113,8 +115,10 @@ class KLReplay(_Review):
     def losses(self, documents: int, epoch: int, step: int) -> Iterator[Tensor]:
         for batch, part in self.parts(self.count(documents, epoch), step):
             mask = target_mask(batch.attention_mask)
+            self.split.model.eval()  # the teacher has no dropout
             with torch.no_grad():
                 before = F.log_softmax(self.split.logits(batch, self.theta_0)[:, :-1].float(), -1)
+            self.split.model.train()
             now = F.log_softmax(self.split.logits(batch)[:, :-1].float(), -1)
             divergence = F.kl_div(now, before, reduction="none", log_target=True).sum(-1)
             yield self.config.weight * part * weighted_mean(divergence, torch.ones_like(divergence), mask)

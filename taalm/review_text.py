@@ -1,5 +1,6 @@
 """Plain text to review or to hold on to: files and folders of jsonl, text, or extracted Wikipedia."""
 
+import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,11 +15,32 @@ def read_texts(source: str | Path) -> list[str]:
 
     A folder is read in the order of its paths. Raises UserError where nothing can be read.
     """
-    path = Path(source)
-    files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
-    texts = [text for file in files for text in _paragraphs(file) if len(text) >= SHORTEST]
+    return _long_enough(_files(Path(source)), Path(source))
+
+
+def sample_texts(source: str | Path, count: int, seed: int) -> list[str]:
+    """`count` paragraphs at random, or all where there are no more; of a large folder only as many files are read as
+    hold ten times as many. Raises UserError where nothing can be read.
+    """
+    rng, files = random.Random(seed), _files(Path(source))
+    rng.shuffle(files)
+    texts = _long_enough(files, Path(source), enough=10 * count)
+    return rng.sample(texts, min(count, len(texts)))
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
+
+
+def _long_enough(files: Iterable[Path], source: Path, enough: int = 0) -> list[str]:
+    """Their paragraphs of at least SHORTEST characters, from as many files as give `enough` (0: all)."""
+    texts: list[str] = []
+    for file in files:
+        texts += [text for text in _paragraphs(file) if len(text) >= SHORTEST]
+        if enough and len(texts) >= enough:
+            break
     if not texts:
-        raise UserError(f"{path}: no paragraph of {SHORTEST} characters in it")
+        raise UserError(f"{source}: no paragraph of {SHORTEST} characters in it")
     return texts
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from taalm import processes
 from taalm.checkpoint import plain
 from taalm.config import save_config
 from taalm.errors import UserError
@@ -28,8 +29,13 @@ def claim(folder: Path, config: Any, keep: Sequence[str] = ()) -> None:
     nothing but its config.yaml holds no claim.
     """
     path = folder / "config.yaml"
+    with processes.main_first():
+        _claim(folder, path, config, keep)
+
+
+def _claim(folder: Path, path: Path, config: Any, keep: Sequence[str]) -> None:
     wanted = plain(asdict(config))
-    if path.exists() and any(found != path for found in folder.iterdir()):
+    if path.exists() and any(found != path and found.suffix != ".part" for found in folder.iterdir()):
         defaults, now = flatten(plain(asdict(type(config)()))), flatten(wanted)
         before = defaults | flatten(yaml.safe_load(path.read_text()))
         for key in sorted(set(before) | set(now)):
@@ -38,4 +44,5 @@ def claim(folder: Path, config: Any, keep: Sequence[str] = ()) -> None:
                     f"{folder} holds a run with --{key} {before.get(key)!r}, this one has {now.get(key)!r}; "
                     "give this run another --name, or delete that folder"
                 )
-    save_config(config, path)
+    if processes.is_main():
+        save_config(config, path)

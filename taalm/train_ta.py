@@ -10,7 +10,7 @@ import torch
 from jsonargparse.typing import NonNegativeInt
 
 from taalm import processes
-from taalm.benchmarks.lama_ckl import data_folder, facts_file
+from taalm.benchmarks.lama_ckl import count_facts, data_folder, facts_file
 from taalm.checkpoint import write_text
 from taalm.config import parse, run_entry
 from taalm.dry_run import describe_training
@@ -95,15 +95,15 @@ def main(arguments: list[str]) -> None:
 
     # ---- data
     def folder() -> Path:
-        with processes.main_first():  # raw rows are split at the first use
-            return data_folder(config.data, config.theta.name)
+        return data_folder(config.data, config.theta.name)
 
+    if config.dry_run:
+        facts = count_facts(config.train_data, config.data, config.theta.name, "ta_train")
+        print(describe_training(config.theta, config.phi, config.inner, config.outer, facts))
+        return
     train = facts_file(config.train_data, folder, "ta_train")
     valid = facts_file(config.valid_data, folder, "tune_to_learn")
     held_out = facts_file(config.to_learn, folder, "to_learn")
-    if config.dry_run:
-        print(describe_training(config.theta, config.phi, config.inner, config.outer, len(train)))
-        return
     disjoint(train, valid, "the validation facts")
     disjoint(train, held_out, "the TO-LEARN facts")
 

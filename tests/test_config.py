@@ -211,6 +211,22 @@ def test_settings_that_may_differ_do_not_matter(tmp_path):
         claim(tmp_path, read("--adapt.epochs", "9"))
 
 
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--rho.keep=2",
+        "--rho.keep=-1",
+        "--known_above=0",
+        "--review.ratio=-1",
+        "--adapt.lr=-1",
+        "--adapt.warmup_ratio=2",
+    ],
+)
+def test_a_number_out_of_its_range_is_told_at_once(flag):
+    with pytest.raises(UserError, match=flag.partition("=")[0].removeprefix("--").replace(".", r"\.")):
+        read(flag)
+
+
 def test_a_run_made_before_a_setting_existed_had_its_default(tmp_path):
     claim(tmp_path, read())
     (tmp_path / "state").touch()

@@ -96,7 +96,7 @@ def test_the_scripts_download_from_a_mirror_and_go_on_with_a_cut_file(server, tm
         files[f"{name}.zip"] = archive(**{f"{name}__file": name * 50})
     (tmp_path / "archives").mkdir()
     (tmp_path / "archives" / "TWiki_Probes.zip.partial").write_bytes(files["TWiki_Probes.zip"][:40])
-    for script, last in (("temporalwiki", "now: python preprocess/"), ("lama", "data.zip is in")):
+    for script, last in (("temporalwiki", "preprocess_temporalwiki_dataset.py (--raw"), ("lama", "data.zip is in")):
         done = run_script(f"data/{script}.sh", tmp_path, "--out", tmp_path, "--base_url", address)
         assert done.returncode == 0 and last in done.stdout, done.stderr
     assert "bytes=40-" in requests and (tmp_path / "archives" / "TWiki_Probes.zip.sha256").exists()

@@ -30,6 +30,14 @@ def test_the_published_presets_have_the_published_numbers_of_parameters(preset, 
     assert ("3 updates an epoch" if data else "2 updates an epoch") in said  # 130, 100 documents by 64
 
 
+@pytest.mark.parametrize("benchmark", ["evaluate", "train_ta"])
+def test_raw_rows_need_no_split_and_no_weights(benchmark, tmp_path, monkeypatch, capsys):
+    (tmp_path / "LAMA_ckl").mkdir()
+    monkeypatch.setenv("TAALM_DATA", str(tmp_path))
+    import_module(f"taalm.{benchmark}").main(["--preset", "llama2-7b", "--dry_run", "true"])
+    assert "159.9M" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("preset", "count"), [("llama2-7b", "159.9M"), ("tinyllama", "50.5M")])
 def test_the_training_of_phi_is_described_for_both_models(preset, count, capsys):
     import_module("taalm.train_ta").main(["--preset", preset, "--dry_run", "true"])

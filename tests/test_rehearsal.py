@@ -11,7 +11,7 @@ from taalm.facts import read_facts
 from taalm.models.base import add_lora
 from taalm.models.split import SplitModel
 from taalm.rehearsal import KLReplay, MixReview, ReviewConfig
-from taalm.review_text import read_texts, without_probes
+from taalm.review_text import read_texts, sample_texts, without_probes
 from taalm.text import encode
 from taalm.weighters.documents import keys
 from tests.conftest import tiny_llama
@@ -62,7 +62,7 @@ def test_the_review_is_joined_in_the_ratio_and_decays(split, rows):
 def test_mix_reviews_loss_is_the_mean_over_documents_and_texts(split, rows, budget):
     """Sum over its parts = (texts / all) * mean loss of the texts that were drawn."""
     review = MixReview(split, rows, 2, ReviewConfig(ratio=1.5), budget, 0)
-    total = sum(float(loss) for loss in review.losses(4, 0, 7))
+    total = sum(loss.item() for loss in review.losses(4, 0, 7))
     chosen, expected = drawn(review, 6, 7), []
     for ids in chosen:
         logs = log_probabilities(split, next(row for row in rows if row.input_ids == ids))
@@ -77,14 +77,14 @@ def test_another_step_draws_other_texts_and_the_same_step_the_same(split, rows):
 
 def test_kl_replay_is_0_at_theta_0_and_the_kl_elsewhere(split, rows):
     review = KLReplay(split, rows, 2, ReviewConfig(batch_size=3, weight=0.5), 1024, 0)
-    assert sum(float(loss) for loss in review.losses(8, 0, 1)) == pytest.approx(0, abs=1e-6)
+    assert sum(loss.item() for loss in review.losses(8, 0, 1)) == pytest.approx(0, abs=1e-6)
     before = {row.input_ids: log_probabilities(split, row) for row in rows}
     move(split)
     chosen, total = drawn(review, 3, 1), 0.0
     for ids in chosen:
         now = log_probabilities(split, next(row for row in rows if row.input_ids == ids))
         total += float(F.kl_div(now, before[ids], reduction="sum", log_target=True)) / (len(ids) - 1)
-    found = sum(float(loss) for loss in review.losses(8, 0, 1))
+    found = sum(loss.item() for loss in review.losses(8, 0, 1))
     assert found == pytest.approx(0.5 * total / 3, rel=1e-4) and found > 1e-4
 
 
@@ -99,6 +99,18 @@ def test_review_texts_come_from_jsonl_text_and_extracted_wikipedia(tmp_path):
     (tmp_path / "c.jsonl").write_text('{"title": "no text"}\n')
     with pytest.raises(UserError, match=r"c\.jsonl:1"):
         read_texts(tmp_path)
+
+
+def test_a_sample_of_a_large_folder_reads_only_as_many_files_as_it_needs(tmp_path):
+    for file in range(20):
+        lines = [f"File {file}, line {line}: " + "plain text about nothing much " * 5 for line in range(15)]
+        (tmp_path / f"wiki_{file:02}").write_text("\n".join(lines))
+    found = sample_texts(tmp_path, 3, seed=1)
+    assert len(set(found)) == 3 and found == sample_texts(tmp_path, 3, seed=1) != sample_texts(tmp_path, 3, seed=2)
+    assert len(sample_texts(tmp_path, 5000, seed=1)) == 300
+    (tmp_path / "wiki_20").write_bytes(b"\xff\xfe not text")
+    with pytest.raises(UserError, match="wiki_20"):
+        sample_texts(tmp_path, 5000, seed=1)
 
 
 def test_no_text_that_states_a_probes_fact_is_reviewed(sample_folder):

@@ -169,6 +169,13 @@ def test_real_diffsets_give_training_pairs_and_no_subject_of_a_probe(lama, stand
         f for name in ("ta_train", "tune_to_learn", "to_learn") for f in read_facts(data / "train_ta" / f"{name}.jsonl")
     ]
     assert {fact.subject for fact in found} == {f"Ana Lund {n}" for n in [*range(26), 27] if n != 3}
+    for method in ("rho", "review"):  # which read the training pairs' texts
+        done = run_script(
+            f"eval/twiki/{method}.sh", tmp_path, "--model.name", tiny_folder, "--model.first_layer", 0, "--limit", 4,
+            "--probes", 4, "--out", "results", TAALM_DATA=str(data),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert not load_result(tmp_path / "results" / f"{method}_0.pkl")["stand_in"]
     for fact in found:
         start, end = fact.object_span()
         assert fact.evidence[start:end] == fact.object and fact.subject in fact.evidence

@@ -71,6 +71,20 @@ def test_surprisal_is_the_loss_before_training(documents):
         assert row[0] == 0 and (row[len(values) + 1 :] == 0).all()
 
 
+def test_the_bidirectional_oracle_marks_later_subjects_too(tokenizer):
+    text, subject = "Ada met Bo in Rome before Ada left .", "Ada"
+    for place, expected in (("Rome", {"Rome", "Ada"}), ("left", {"left"})):
+        start = text.index(place)
+        row = encode(tokenizer, text, (start, start + len(place)))
+        material = Material(documents=[row], texts=[text], subjects=[subject], tokenizer=tokenizer)
+        (weights,) = get_weighter("oracle_bidirectional", material)(collate([row], 0))
+        offsets = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
+        spans = [(a, b) for (a, b), weight in zip(offsets, weights[1:].tolist(), strict=True) if weight]
+        marked = "".join(text[a:b] for a, b in spans).split()
+        assert set("".join(marked).replace("Ada", " Ada ").split()) == expected
+        assert all(start >= text.index(place) for start, _ in spans)  # not the subject before the object
+
+
 def test_tfidf_by_hand(documents):
     weights = get_weighter("tfidf", Material(documents=documents))(collate(documents, 0))
     ids = documents[0].input_ids[1:]
@@ -138,5 +152,5 @@ def test_what_a_weighter_lacks_is_said():
 def test_only_the_rho_family_looks_at_present_losses(documents):
     losses = losses_for(documents, 1)
     material = Material(documents=documents, base_losses=lambda: losses, reference_losses=lambda: losses)
-    for name in set(WEIGHTERS) - {"train_attention", "ner"}:
+    for name in set(WEIGHTERS) - {"train_attention", "ner", "oracle_bidirectional"}:
         assert isinstance(get_weighter(name, material), Selector) == (name in {"rho", "rho_theta0", "sstoken_rel"})

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from taalm.benchmarks.lama_ckl_split import SplitConfig, make_split
+from taalm.benchmarks.lama_ckl_split import SplitConfig, default_folder, make_split
 from taalm.config import ROOT
 from taalm.errors import UserError
 from taalm.facts import Fact, read_facts
@@ -17,15 +17,18 @@ from taalm.scoring import ProbeScore
 SAMPLE = ROOT / "data" / "sample" / "lama_ckl"
 
 
-def data_folder(data: str, model: str) -> Path:
-    """The folder of split files: `data`, else TAALM_DATA, else the sample set.
-
-    A folder with raw rows (LAMA_ckl/) is split for `model` at the first use.
-    """
+def given_folder(data: str) -> Path:
+    """The folder that is named: `data`, else TAALM_DATA, else the sample set. Raises UserError where there is none."""
     named = data or os.environ.get("TAALM_DATA", "")
     folder = Path(named) if named else SAMPLE
     if not folder.is_dir():
         raise UserError(f"{'--data' if data else 'TAALM_DATA'} {named}: no such folder")
+    return folder
+
+
+def data_folder(data: str, model: str) -> Path:
+    """The folder of split files: the given one, or the split of its raw rows (LAMA_ckl/), made at the first use."""
+    folder = given_folder(data)
     if (folder / "LAMA_ckl").is_dir():
         return make_split(SplitConfig(data=str(folder), model=model))
     return folder
@@ -34,6 +37,16 @@ def data_folder(data: str, model: str) -> Path:
 def facts_file(given: str, folder: Callable[[], Path], name: str) -> list[Fact]:
     """The facts of the file a flag names, else of `name`.jsonl in the data folder."""
     return read_facts(given or folder() / f"{name}.jsonl")
+
+
+def count_facts(given: str, data: str, model: str, name: str) -> int:
+    """How many facts a run would have; for raw rows that are not split yet, the published number (500, 4,166)."""
+    folder = given_folder(data)
+    if not given and (folder / "LAMA_ckl").is_dir():
+        folder = default_folder(model)
+        if not (folder / f"{name}.jsonl").is_file():
+            return {"to_learn": 500, "ta_train": 4166}[name]
+    return len(facts_file(given, lambda: folder, name))
 
 
 def mean(values: Sequence[float]) -> float | None:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from taalm import processes
 from taalm.checkpoint import write_jsonl, write_text
 from taalm.config import ROOT, parse, run_entry
 from taalm.errors import UserError
@@ -102,7 +103,10 @@ def default_folder(model: str) -> Path:
 
 
 def make_split(config: SplitConfig) -> Path:
-    """Make the split unless it is there already; returns its folder. Raises UserError when raw rows are missing."""
+    """Make the split unless it is there already; returns its folder. Several processes score it together.
+
+    Raises UserError when raw rows are missing.
+    """
     out = Path(config.out) if config.out else default_folder(config.model)
     raw = Path(config.data) / "LAMA_ckl"
     described = {"format": FORMAT, "model": config.model, "raw_sha256": {}}
@@ -122,10 +126,12 @@ def make_split(config: SplitConfig) -> Path:
         for form in FORMS
     }
     files = split(rows, accuracy)
-    for name, chosen in files.items():
-        write_jsonl(out / f"{name}.jsonl", [_row(fact, config.model, accuracy) for fact in chosen])
     described["counts"] = {name: len(chosen) for name, chosen in files.items()}
-    write_text(out / SUMMARY, json.dumps(described, indent=2) + "\n")
+    if processes.is_main():
+        for name, chosen in files.items():
+            write_jsonl(out / f"{name}.jsonl", [_row(fact, config.model, accuracy) for fact in chosen])
+        write_text(out / SUMMARY, json.dumps(described, indent=2) + "\n")
+    processes.wait()
     print("  ".join(f"{name} {count}" for name, count in described["counts"].items()))
     return out
 
@@ -138,6 +144,7 @@ def _row(fact: Fact, model: str, accuracy: dict[str, dict[str, float]]) -> dict:
 
 def main(arguments: list[str]) -> None:
     config = parse(SplitConfig, None, arguments, "python -m taalm.benchmarks.lama_ckl_split")
+    processes.start(config.device)
     keep_freed_memory()
     print(f"split in {make_split(config)}")
 

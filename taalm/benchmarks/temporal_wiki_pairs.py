@@ -6,6 +6,7 @@ relation's template the descriptive task. No subject of a probe is among them. W
 facts are taken.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,11 +17,13 @@ from tqdm import tqdm
 
 from taalm.benchmarks.temporal_wiki import PERIODS, SETS, Triple, document_rows, read_triples
 from taalm.benchmarks.temporal_wiki_stand_in import MARK, fact_row, stream_folder, write_facts
+from taalm.checkpoint import write_text
 from taalm.config import ROOT, parse, run_entry
 from taalm.errors import UserError
 from taalm.facts import Span, read_jsonl
 
 LONGEST_NAME = 6  # words
+PAIRS = "train_ta"  # the folder of the files, in that of the stream
 
 
 @dataclass
@@ -107,15 +110,21 @@ def pairs(config: PairsConfig, data: Path) -> list[dict]:
             for triple in read_triples(data / "eval" / f"{period}_{name}.jsonl"):
                 known.pop(triple.subject, None)
     rows: list[dict] = []
+    seen: set[str] = set()
     for diffset in PERIODS.values():
         for _, row in tqdm(document_rows(data / "train" / f"diffset_{diffset}_filtered.jsonl"), desc=diffset):
             for paragraph in row["text"].splitlines():
-                found = stated(paragraph, known) if len(paragraph) <= config.longest else None
-                if found is None or len(rows) == config.limit:
+                if len(paragraph) > config.longest or paragraph in seen:
+                    continue
+                found = stated(paragraph, known)
+                if found is None:
                     continue
                 fact, span = found
                 asked = fact.template.replace("[X]", fact.triple.subject).replace("[Y]", fact.triple.object)
                 rows.append(fact_row(fact.triple, paragraph, asked, paragraph, span) | {"relation_code": fact.code})
+                if len(rows) == config.limit:
+                    return rows
+                seen.add(paragraph)
                 del known[fact.triple.subject]
     return rows
 
@@ -125,13 +134,15 @@ def build(config: PairsConfig) -> Path:
     data = stream_folder(config.data)
     if (data / MARK).is_file():
         return data
-    out = Path(config.out) if config.out else data / "train_ta"
-    if (out / "ta_train.jsonl").is_file():
+    out = Path(config.out) if config.out else data / PAIRS
+    made, described = out / "made_from.json", {"lama": config.lama, "limit": config.limit, "longest": config.longest}
+    if made.is_file() and json.loads(made.read_text()) == described:
         return out
     rows = pairs(config, data)
     if len(rows) < 8:
         raise UserError(f"{data}: its DIFFSETs state {len(rows)} facts of LAMA; too few to train phi on")
     write_facts(rows, out)
+    write_text(made, json.dumps(described) + "\n")
     return out
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 Tensors = Mapping[str, Tensor]
@@ -23,7 +23,7 @@ class InnerConfig:
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """The update rule; CaMeLS learns with sgd."""
-    lr: float = 3e-3
+    lr: NonNegativeFloat = 3e-3
     """Its learning rate."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's decay rates of the two moments."""

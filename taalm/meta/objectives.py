@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from jsonargparse.typing import NonNegativeFloat
 from torch import Tensor
 
 from taalm.losses import target_mask
@@ -23,9 +24,9 @@ class ObjectiveConfig:
     """Mean NLL of the answer tokens, or of its change d from theta_0: sign(d) d^2 (change2), d^3 (change3)."""
     form: Literal["schematic", "descriptive"] = "schematic"
     """The form of the probe that phi learns on."""
-    restriction: float = 0.0
+    restriction: NonNegativeFloat = 0.0
     """Weight of mean |d| on a probe of another fact of the batch: what was not in the document shall not move."""
-    retention: float = 0.0
+    retention: NonNegativeFloat = 0.0
     """Weight of the retention term, on --retention_data."""
     retention_kind: Literal["kl", "facts"] = "kl"
     """KL(theta_0 || theta') on plain text, or NLL of the answers of known facts (a facts file)."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from tqdm import tqdm
 
@@ -45,25 +45,25 @@ class OuterConfig:
     """Outer steps, the warm start's included."""
     warm_start: NonNegativeInt = 0
     """So many steps at first fit phi to weights made from token scores at theta_0 (docs/method.md)."""
-    temperature: float = 0.7
+    temperature: PositiveFloat = 0.7
     """How flat the warm start's weights are, in standard deviations of the scores of a document."""
-    refine: float = 1.0
+    refine: NonNegativeFloat = 1.0
     """The learning rates after the warm start, as a share of those in it."""
-    balance: float = 0.0
+    balance: NonNegativeFloat = 0.0
     """A document whose relation has n facts is drawn in proportion to n^-balance; 0: each once per epoch."""
     batch_size: PositiveInt = 8
     """Documents per outer step."""
-    lr: float = 5e-4
+    lr: NonNegativeFloat = 5e-4
     """AdamW learning rate of phi's LoRA."""
-    head_lr: float = 2e-3
+    head_lr: NonNegativeFloat = 2e-3
     """AdamW learning rate of phi's head."""
     warmup_steps: NonNegativeInt = 5
     """Linear warm-up of both learning rates, in outer steps."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     """AdamW decoupled weight decay."""
-    clip_norm: float = 1.0
+    clip_norm: PositiveFloat = 1.0
     """phi's gradient is scaled down to this norm."""
-    anchor: float = 0.0
+    anchor: NonNegativeFloat = 0.0
     """Weight of the mean squared logit: no collapse onto a token, no sinking of all weights (docs/method.md)."""
     hypergradient: str = "jvp"
     """double_backward, jvp or finite_difference."""

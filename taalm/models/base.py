@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from safetensors import SafetensorError
 from torch import nn
@@ -36,7 +36,7 @@ class ModelConfig:
     """LoRA rank."""
     alpha: PositiveInt = 16
     """LoRA scale numerator: updates are multiplied by alpha / r."""
-    dropout: float = 0.0
+    dropout: ClosedUnitInterval = 0.0
     """LoRA dropout."""
     first_layer: NonNegativeInt = 0
     """LoRA goes into the layers from this one up; those below cost a forward pass only."""
@@ -126,10 +126,10 @@ def load_model(
     model = load_pretrained(auto_class, name, **options)
     model.requires_grad_(not frozen)
     model.config.use_cache = False
-    if not four_bit:  # those lie on their device already
-        model.to(place)
     if frozen:
         freeze_linears(model, bf16)
+    if not four_bit:  # those lie on their device already
+        model.to(place)
     return model.eval(), load_tokenizer(name)
 
 
@@ -176,6 +176,8 @@ def load_theta(config: ModelConfig) -> tuple[nn.Module, Any]:
     four_bit, full = config.adapter == "qlora", config.adapter == "full"
     if config.shard and four_bit:
         raise UserError("--model.shard: nf4 weights are not sharded; every process has room for all of them")
+    if full and config.precision == "bf16":
+        raise UserError("--model.precision bf16 is for frozen layers; with --model.adapter full all train, in float32")
     device = resolve_device(config.device)
     model, tokenizer = load_model(
         config.name,
@@ -198,7 +200,7 @@ def load_theta(config: ModelConfig) -> tuple[nn.Module, Any]:
 
 def save_adapter(model: nn.Module, folder: Path) -> None:
     """Write the adapter in PEFT's format, or the whole model; all processes must call it."""
-    tensors = {name: processes.whole(value.detach()) for name, value in model.state_dict().items()}
+    tensors = processes.collect(model.state_dict())
     if processes.is_main():
         model.save_pretrained(folder, state_dict=tensors)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from jsonargparse.typing import NonNegativeFloat
 from torch import nn
 
 from taalm.errors import UserError
@@ -23,9 +24,9 @@ class RecAdamConfig:
     """Steepness of the annealing, per update."""
     t0: float = 250.0
     """The update at which task and recall weigh the same (published: 250)."""
-    t0_share: float = 0.0
+    t0_share: NonNegativeFloat = 0.0
     """The same as a share of all updates; above 0 it replaces t0 (short runs end before update 250)."""
-    coefficient: float = 5000.0
+    coefficient: NonNegativeFloat = 5000.0
     """Strength of the recall; learning rate times coefficient must stay below 2."""
 
 

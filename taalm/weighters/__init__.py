@@ -9,7 +9,7 @@ from taalm.errors import UserError
 from taalm.text import Batch
 from taalm.weighters.material import Material
 from taalm.weighters.ner import ner
-from taalm.weighters.oracle import oracle
+from taalm.weighters.oracle import oracle, oracle_bidirectional
 from taalm.weighters.selective import rho, rho_theta0, sstoken_rel
 from taalm.weighters.surprisal import surprisal
 from taalm.weighters.tfidf import tfidf
@@ -33,6 +33,7 @@ class Selector(Protocol):
 WEIGHTERS: dict[str, Callable[[Material], Weighter | Selector]] = {
     "uniform": uniform,
     "oracle": oracle,
+    "oracle_bidirectional": oracle_bidirectional,
     "train_attention": train_attention,
     "rho": rho,
     "rho_theta0": rho_theta0,

@@ -19,6 +19,7 @@ class Material:
     tokenizer: Any = None
     documents: Sequence[Encoded] = ()
     texts: Sequence[str] = ()
+    subjects: Sequence[str] = ()
     base_losses: Callable[[], list[Tensor]] | None = None
     reference_losses: Callable[[], list[Tensor]] | None = None
     keep: float = 0.6

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # TemporalWiki's three periods in sequence, kadapter_review: every batch is joined by review texts (--review.data FOLDER).
-# Any field can be given: --adapt.lr 1e-4 --seed 1. PRESET=llama2-7b or tinyllama takes the published settings.
+# Any field can be given: --adapt.lr 1e-4; another run (--seed 1) takes another --name. PRESET=llama2-7b or tinyllama takes the published settings.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../env.sh"
 exec "${RUN[@]}" taalm.evaluate_twiki --method review+kadapter --out "$ROOT/results/twiki" --name kadapter_review \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # TemporalWiki's three periods in sequence, rho: RHO-1, the tokens with the highest excess loss.
-# Any field can be given: --adapt.lr 1e-4 --seed 1. PRESET=llama2-7b or tinyllama takes the published settings.
+# Any field can be given: --adapt.lr 1e-4; another run (--seed 1) takes another --name. PRESET=llama2-7b or tinyllama takes the published settings.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../env.sh"
 exec "${RUN[@]}" taalm.evaluate_twiki --method rho --out "$ROOT/results/twiki" --name rho \

@@ -1,0 +1,155 @@
+"""Make a stream of dated facts for the online benchmark.
+
+Run from anywhere:
+    python preprocess/make_online_stream.py --probes DIR --templates FILE --out DIR   (TemporalWiki's changed probes, monthly)
+    python preprocess/make_online_stream.py --sample DIR                              (the committed sample: day, month, quarter)
+
+Writes datesorted_train.jsonl ({corpus, date, id, relation}) and datesorted_test.jsonl ({query, answer, date, id, relation}).
+A fact is a sentence with `_X_` in the object's place; the objects of one subject, relation and date are one fact with
+several names. A relation without a template is stated as "The <relation> of <subject> is <object> .".
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+REPO_ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPO_ROOT))
+
+from preprocess.sample_facts import invented_rows  # noqa: E402
+from preprocess.sample_words import OBJECTS  # noqa: E402
+from taalm.benchmarks.online_wiki import BLANK, date_key  # noqa: E402
+from taalm.benchmarks.temporal_wiki import PERIODS, read_triples  # noqa: E402
+from taalm.checkpoint import write_jsonl  # noqa: E402
+from taalm.errors import UserError  # noqa: E402
+
+MONTHS = dict(zip(PERIODS, ("2021-9", "2021-10", "2021-11"), strict=True))  # what changed from 0901 to 1001: September
+GENERIC = "The {relation} of <subject> is <object>."
+SAMPLE = {  # kind -> date -> facts; dates cross a year, one has a single fact
+    "day": {"2023-12-30": 6, "2023-12-31": 6, "2024-1-1": 1, "2024-1-2": 6, "2024-1-10": 6},
+    "month": {"2023-9": 8, "2023-10": 8, "2023-12": 1, "2024-2": 8},
+    "quarter": {"2023-Q3": 10, "2023-Q4": 10, "2024-Q1": 10},
+}
+
+
+class Dated(NamedTuple):
+    """A fact that became true at a date; `query` is its sentence with `_X_` for the object."""
+
+    subject: str
+    relation: str
+    object: str
+    date: str
+    query: str
+
+
+def read_templates(path: Path) -> dict[str, tuple[str, str]]:
+    """relation label -> (Wikidata code, sentence) of a CSV file with the columns Wikidata ID, Relation and Template."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return {
+            row["Relation"]: (row["Wikidata ID"], row["Template"])
+            for row in rows
+            if row["Template"].count("<subject>") == 1 and row["Template"].count("<object>") == 1
+        }
+    except OSError as error:
+        raise UserError(f"{path}: cannot read this file ({error.strerror})") from None
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: expected the columns Wikidata ID, Relation and Template") from None
+
+
+def as_query(template: str, subject: str) -> str:
+    """The template as a sentence about the subject, `_X_` in the object's place and a space before the full stop."""
+    sentence = template.replace("<subject>", subject).replace("<object>", BLANK).strip()
+    return sentence.removesuffix(".").rstrip() + " ."
+
+
+def stream_rows(facts: Iterable[Dated]) -> tuple[list[dict], list[dict]]:
+    """Rows of the train and the test file, by date and in the given order within one; duplicates count once."""
+    together: dict[tuple[str, str, str], list[Dated]] = {}
+    for fact in facts:
+        known = together.setdefault((fact.date, fact.subject, fact.relation), [])
+        if fact.object not in [other.object for other in known]:
+            known.append(fact)
+    train, test = [], []
+    for date, subject, relation in sorted(together, key=lambda key: date_key(key[0])):
+        found = together[date, subject, relation]
+        name = hashlib.sha256(subject.encode()).hexdigest()[:10]
+        common = {"date": date, "id": f"{name}_{relation.replace(' ', '-')}_{date}", "relation": relation}
+        train.append({"corpus": [fact.query.replace(BLANK, fact.object) for fact in found], **common})
+        answer = [{"wikidata_id": "", "name": fact.object} for fact in found]
+        test.append({"query": found[0].query, "answer": answer, **common})
+    return train, test
+
+
+def from_probes(probes: Path, templates: dict[str, tuple[str, str]], limit: int) -> tuple[list[Dated], Counter]:
+    """TemporalWiki's changed probes as facts of the month they changed in, and how many had a template."""
+    facts, counts = [], Counter()
+    for period, month in MONTHS.items():
+        triples = read_triples(probes / f"{period}_changed.jsonl")
+        for triple in triples[: limit or None]:
+            code, template = templates.get(triple.relation, ("", ""))
+            counts["template" if template else "generic"] += 1
+            query = as_query(template or GENERIC.format(relation=triple.relation), triple.subject)
+            facts.append(Dated(triple.subject, code or triple.relation, triple.object, month, query))
+    return facts, counts
+
+
+def sample_facts(counts: dict[str, int], seed: int) -> list[Dated]:
+    """Invented facts dealt to dates, shuffled; the first fact of every other date has a second answer."""
+    rng = random.Random(seed)
+    rows = invented_rows(seed)["to_learn"]
+    rows = [row for row in rows if row["task_descriptive"].count(row["object"]) == 1]
+    rng.shuffle(rows)
+    facts: list[Dated] = []
+    for number, (date, count) in enumerate(counts.items()):
+        for place in range(count):
+            row = rows.pop()
+            query = row["task_descriptive"].replace(row["object"], BLANK)
+            facts.append(Dated(row["subject"], row["relation_code"], row["object"], date, query))
+            if place == 0 and number % 2 == 0:
+                others = [name for name in OBJECTS[row["relation_code"]] if name != row["object"]]
+                facts.append(facts[-1]._replace(object=rng.choice(others)))
+    return facts
+
+
+def write(facts: Iterable[Dated], out: Path) -> None:
+    """Write both files and say how many facts each date has."""
+    train, test = stream_rows(facts)
+    write_jsonl(out / "datesorted_train.jsonl", train)
+    write_jsonl(out / "datesorted_test.jsonl", test)
+    print(f"{out}: " + json.dumps(Counter(row["date"] for row in test)))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--probes", type=Path, help="TemporalWiki's eval folder")
+    parser.add_argument("--templates", type=Path, help="CSV with the columns Wikidata ID, Relation, Template")
+    parser.add_argument("--out", type=Path, default=REPO_ROOT / "data" / "online_wiki" / "month")
+    parser.add_argument("--limit", type=int, default=0, help="facts of each month, at most; 0 takes all")
+    parser.add_argument("--sample", type=Path, help="make the sample streams in this folder instead")
+    parser.add_argument("--seed", type=int, default=42, help="of the sample")
+    args = parser.parse_args(arguments)
+    if args.sample:
+        for kind, counts in SAMPLE.items():
+            write(sample_facts(counts, args.seed), args.sample / kind)
+        return
+    if not (args.probes and args.templates):
+        parser.error("give --probes and --templates, or --sample")
+    facts, counts = from_probes(args.probes, read_templates(args.templates), args.limit)
+    write(facts, args.out)
+    print(f"{counts['template']} facts in the words of a template, {counts['generic']} in the generic ones")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,10 +1,12 @@
 """Make a stream of dated facts for the online benchmark.
 
 Run from anywhere:
-    python preprocess/make_online_stream.py --probes DIR --templates FILE --out DIR   (TemporalWiki's changed probes, monthly)
-    python preprocess/make_online_stream.py --sample DIR                              (the committed sample: day, month, quarter)
+    python preprocess/make_online_stream.py --probes DIR --templates FILE --out DIR
+    python preprocess/make_online_stream.py --sample DIR
+The first takes TemporalWiki's changed probes, month by month; the second makes the committed samples by day, month and
+quarter. Both write datesorted_train.jsonl ({corpus, date, id, relation}) and datesorted_test.jsonl ({query, answer,
+date, id, relation}).
 
-Writes datesorted_train.jsonl ({corpus, date, id, relation}) and datesorted_test.jsonl ({query, answer, date, id, relation}).
 A fact is a sentence with `_X_` in the object's place; the objects of one subject, relation and date are one fact with
 several names. A relation without a template is stated as "The <relation> of <subject> is <object> .".
 """

@@ -12,7 +12,6 @@ several names. A relation without a template is stated as "The <relation> of <su
 """
 
 import argparse
-import csv
 import hashlib
 import json
 import random
@@ -28,6 +27,7 @@ sys.path.insert(0, str(REPO_ROOT))
 from preprocess.sample_facts import invented_rows  # noqa: E402
 from preprocess.sample_words import OBJECTS  # noqa: E402
 from taalm.benchmarks.online_wiki import BLANK, date_key  # noqa: E402
+from taalm.benchmarks.templates import Template, read_templates  # noqa: E402
 from taalm.benchmarks.temporal_wiki import PERIODS, read_triples  # noqa: E402
 from taalm.checkpoint import write_jsonl  # noqa: E402
 from taalm.errors import UserError  # noqa: E402
@@ -51,26 +51,9 @@ class Dated(NamedTuple):
     query: str
 
 
-def read_templates(path: Path) -> dict[str, tuple[str, str]]:
-    """relation label -> (Wikidata code, sentence) of a CSV file with the columns Wikidata ID, Relation and Template."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        return {
-            row["Relation"]: (row["Wikidata ID"], row["Template"])
-            for row in rows
-            if row["Template"].count("<subject>") == 1 and row["Template"].count("<object>") == 1
-        }
-    except OSError as error:
-        raise UserError(f"{path}: cannot read this file ({error.strerror})") from None
-    except (KeyError, TypeError, AttributeError):
-        raise UserError(f"{path}: expected the columns Wikidata ID, Relation and Template") from None
-
-
-def as_query(template: str, subject: str) -> str:
+def as_query(template: Template, subject: str) -> str:
     """The template as a sentence about the subject, `_X_` in the object's place and a space before the full stop."""
-    sentence = template.replace("<subject>", subject).replace("<object>", BLANK).strip()
-    return sentence.removesuffix(".").rstrip() + " ."
+    return template.fill(subject, BLANK).strip().removesuffix(".").rstrip() + " ."
 
 
 def stream_rows(facts: Iterable[Dated]) -> tuple[list[dict], list[dict]]:
@@ -91,16 +74,17 @@ def stream_rows(facts: Iterable[Dated]) -> tuple[list[dict], list[dict]]:
     return train, test
 
 
-def from_probes(probes: Path, templates: dict[str, tuple[str, str]], limit: int) -> tuple[list[Dated], Counter]:
+def from_probes(probes: Path, templates: dict[str, Template], limit: int) -> tuple[list[Dated], Counter]:
     """TemporalWiki's changed probes as facts of the month they changed in, and how many had a template."""
     facts, counts = [], Counter()
     for period, month in MONTHS.items():
         triples = read_triples(probes / f"{period}_changed.jsonl")
         for triple in triples[: limit or None]:
-            code, template = templates.get(triple.relation, ("", ""))
-            counts["template" if template else "generic"] += 1
-            query = as_query(template or GENERIC.format(relation=triple.relation), triple.subject)
-            facts.append(Dated(triple.subject, code or triple.relation, triple.object, month, query))
+            generic = Template(triple.relation, GENERIC.format(relation=triple.relation))
+            template = templates.get(triple.relation, generic)
+            counts["generic" if template is generic else "template"] += 1
+            query = as_query(template, triple.subject)
+            facts.append(Dated(triple.subject, template.code, triple.object, month, query))
     return facts, counts
 
 

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from preprocess.make_online_stream import SAMPLE, Dated, as_query, main, read_templates, stream_rows
+from preprocess.make_online_stream import SAMPLE, Dated, as_query, main, stream_rows
 from taalm.benchmarks.online_wiki import dates_of, read_lessons, read_queries
+from taalm.benchmarks.templates import Template, read_templates
 from taalm.errors import UserError
 from tests.conftest import ROOT
 
@@ -24,8 +25,8 @@ def test_objects_of_one_fact_are_names_and_duplicates_count_once():
 def test_templates_with_both_places_are_taken_and_a_bad_file_is_told(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("Wikidata ID,Relation,Template\nP1,likes,<subject> likes <object>.\nP2,is,<subject> is.\n")
-    assert read_templates(path) == {"likes": ("P1", "<subject> likes <object>.")}
-    assert as_query("<object> is <subject>'s town.", "Ana") == "_X_ is Ana's town ."
+    assert read_templates(path) == {"likes": Template("P1", "<subject> likes <object>.")}
+    assert as_query(Template("P3", "<object> is <subject>'s town."), "Ana") == "_X_ is Ana's town ."
     path.write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="Wikidata ID, Relation and Template"):
         read_templates(path)

@@ -7,7 +7,6 @@ and LAMA-ckl rows for Train-Attention (ta_train, tune_to_learn, to_learn). Facts
 the probes' schematic form. No subject of an evaluated probe is among the Train-Attention rows.
 """
 
-import csv
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from jsonargparse.typing import PositiveInt
 
+from taalm.benchmarks.templates import Template, read_templates
 from taalm.benchmarks.temporal_wiki import PERIODS, SETS, Triple, read_triples
 from taalm.checkpoint import write_jsonl, write_text
 from taalm.config import ROOT, parse, run_entry
@@ -59,25 +59,10 @@ def default_folder() -> Path:
     return ROOT / "data" / "TemporalWiki_stand_in"
 
 
-def read_templates(path: Path) -> dict[str, str]:
-    """relation label -> "<subject> ... <object>" of a CSV file with the columns Relation and Template."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise UserError(f"{path}: cannot read this file ({error.strerror})") from None
-    try:
-        return {
-            r["Relation"]: r["Template"] for r in rows if "<subject>" in r["Template"] and "<object>" in r["Template"]
-        }
-    except (KeyError, TypeError):
-        raise UserError(f"{path}: expected the columns Relation and Template") from None
-
-
-def sentences(triple: Triple, templates: dict[str, str]) -> list[str]:
+def sentences(triple: Triple, templates: dict[str, Template]) -> list[str]:
     """Every way of stating the fact: its relation's template, if there is one, and the frames."""
     own = templates.get(triple.relation)
-    stated = [own.replace("<subject>", triple.subject).replace("<object>", triple.object)] if own else []
+    stated = [own.fill(triple.subject, triple.object)] if own else []
     return stated + [frame.format(**asdict(triple)) for frame in FRAMES]
 
 

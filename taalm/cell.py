@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ from taalm.weighters.selective import RhoConfig
 @dataclass
 class CellConfig:
     """Adapt theta to documents with one method."""
+
+    train_script: ClassVar[str] = "lama_ckl"  # of scripts/train_TA: makes this benchmark's phi
 
     method: str = "finetune"
     """A method of taalm/methods.py (finetune, targeted, oracle, rho, recadam, review, ...), or several joined by +."""
@@ -68,7 +70,7 @@ def find_phi(config: CellConfig) -> Path:
     if not found:
         raise UserError(
             f"no trained phi under {config.phi_runs}; make one with "
-            f"`bash scripts/train_TA/{Path(config.phi_runs).name}.sh`, or name one with --phi FOLDER"
+            f"`bash scripts/train_TA/{config.train_script}.sh`, or name one with --phi FOLDER"
         )
     return found[-1].parent
 

@@ -6,7 +6,7 @@
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from jsonargparse.typing import NonNegativeInt
 
@@ -32,6 +32,8 @@ from taalm.text import pad_token
 @dataclass
 class TwikiConfig(CellConfig):
     """Learn TemporalWiki's three periods in sequence with one method."""
+
+    train_script: ClassVar[str] = "temporalwiki"
 
     phi_runs: str = "runs/train_ta/temporalwiki"
     """Where to look for a trained phi."""

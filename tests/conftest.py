@@ -4,7 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
@@ -21,6 +24,7 @@ from transformers import (
 
 from preprocess.make_sample import invented_rows
 
+Item, Result = TypeVar("Item"), TypeVar("Result")
 ROOT = Path(__file__).resolve().parents[1]
 CORPUS = [
     "The capital of France is Paris . Libya maintains diplomatic relations with Brazil .",
@@ -113,6 +117,12 @@ def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text = "".join(json.dumps(row) + "\n" for row in chosen)
         (folder / f"{name}.jsonl").write_text(text)
     return folder
+
+
+def two_at_once(run: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """`run` of every item, two at a time: commands of one thread each on a machine of two cores."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(run, items))
 
 
 def run_module(module: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from taalm.config import run_entry
 from taalm.results import load_result
-from tests.conftest import ROOT, run_module
+from tests.conftest import ROOT, run_module, two_at_once
 
 TRAIN = (
     "taalm.train_ta",
@@ -114,11 +114,13 @@ def test_every_method_writes_a_result_with_all_numbers(method, trained, tiny_fol
 
 
 def test_methods_give_different_results_and_do_not_overwrite_each_other(trained, tiny_folder, sample_folder, tmp_path):
-    losses = {}
-    for method in ("finetune", "targeted", "oracle"):
+    def evaluate(method: str) -> subprocess.CompletedProcess:
         arguments = evaluate_arguments(tiny_folder, sample_folder, tmp_path, "--method", method)
-        assert run_module(*arguments, "--phi", trained / "phi").returncode == 0
-    again = run_module(*arguments, "--phi", trained / "phi")
+        return run_module(*arguments, "--phi", trained / "phi")
+
+    losses = {}
+    assert all(done.returncode == 0 for done in two_at_once(evaluate, ("finetune", "targeted", "oracle")))
+    again = evaluate("oracle")
     assert again.returncode == 0 and "is there already" in again.stdout
     for method in ("finetune", "targeted", "oracle"):
         losses[method] = load_result(tmp_path / f"{method}_seed42.pkl")["loss_by_step"]

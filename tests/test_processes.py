@@ -67,7 +67,7 @@ def test_adaptation_in_two_processes_is_that_in_one(method, tiny_folder, sample_
         }
 
 
-@pytest.mark.parametrize("adapter", ["lora", "full"])
+@pytest.mark.parametrize("adapter", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_sharded_adaptation_is_that_in_one_process_and_resumes_unsharded(adapter, tiny_folder, sample_folder, tmp_path):
     """RHO-1, RecAdam and Mix-review too; the adapter that is saved is whole."""
     shared = ("--method", f"rho_theta0+recadam+review+{adapter}", *FLOAT32, "--recadam.coefficient", 100,

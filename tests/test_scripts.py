@@ -10,7 +10,7 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
 from taalm.results import load_result
-from tests.conftest import ROOT
+from tests.conftest import ROOT, two_at_once
 
 TINY_TRAIN = (
     "--outer.steps 2 --outer.batch_size 4 --outer.max_length 200 --phi.layers 0 --theta.first_layer 0 --judged 2"
@@ -44,12 +44,15 @@ def test_the_main_job_trains_phi_and_evaluates_every_method_from_any_folder(tiny
     assert trained.returncode == 0, trained.stderr
     methods = sorted(script.stem for script in (ROOT / "scripts" / "eval" / "lamackl").glob("*.sh"))
     assert methods == ["finetune", "kadapter", "oracle", "recadam", "review", "rho", "targeted"]
-    for method in methods:
-        done = run_script(
+
+    def evaluate(method: str) -> subprocess.CompletedProcess:
+        return run_script(
             f"eval/lamackl/{method}.sh", tmp_path, "--model.name", tiny_folder, "--adapt.epochs", 1,
-            "--model.first_layer", 0, "--out", "results",
+            "--adapt.batch_size", 4, "--model.first_layer", 0, "--out", "results",
             "--phi_runs", "phis", TAALM_DATA=str(sample_folder),
         )  # fmt: skip
+
+    for method, done in zip(methods, two_at_once(evaluate, methods), strict=True):
         assert done.returncode == 0, done.stderr
         assert load_result(tmp_path / "results" / f"{method}_seed42.pkl")["method"] == method
         if method == "targeted":

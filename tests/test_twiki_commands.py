@@ -4,6 +4,8 @@ import itertools
 import json
 import random
 import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +16,7 @@ from taalm.benchmarks.temporal_wiki_stand_in import StandInConfig, build, defaul
 from taalm.errors import UserError
 from taalm.facts import read_facts, read_jsonl
 from taalm.results import load_result
-from tests.conftest import ROOT, run_module
+from tests.conftest import ROOT, run_module, two_at_once
 from tests.test_scripts import TINY_TRAIN, run_script
 
 RELATIONS = ("place of birth", "occupation", "capital")
@@ -85,11 +87,15 @@ def test_training_for_temporalwiki_then_every_script(raw, stand_in, tiny_folder,
     )  # fmt: skip
     shutil.rmtree(default_folder() / source_digest(raw))
     assert trained.returncode == 0, trained.stderr
-    for script in sorted((ROOT / "scripts" / "eval" / "twiki").glob("*.sh")):
-        done = run_script(
+    scripts = sorted((ROOT / "scripts" / "eval" / "twiki").glob("*.sh"))
+
+    def evaluate(script: Path) -> subprocess.CompletedProcess:
+        return run_script(
             f"eval/twiki/{script.name}", tmp_path, "--model.name", tiny_folder, "--model.first_layer", 0, "--data",
-            stand_in, "--limit", 4, "--probes", 4, "--out", "results", "--phi_runs", "phis",
+            stand_in, "--limit", 4, "--probes", 4, "--adapt.batch_size", 2, "--out", "results", "--phi_runs", "phis",
         )  # fmt: skip
+
+    for script, done in zip(scripts, two_at_once(evaluate, scripts), strict=True):
         assert done.returncode == 0, done.stderr
         assert "stand-in stream" in done.stdout and "1101-1201" in done.stdout
         results = [load_result(tmp_path / "results" / f"{script.stem}_{index}.pkl") for index in range(3)]

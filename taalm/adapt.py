@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,6 @@ import torch
 from accelerate import Accelerator
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from tqdm import tqdm
 
 from taalm import processes
@@ -74,15 +73,22 @@ def adamw(parameters: Sequence[nn.Parameter], config: AdaptConfig, updates: int)
 def document_losses(split: SplitModel, documents: Sequence[Encoded], pad_id: int) -> list[Tensor]:
     """l_t of every document under the model as it is, (real tokens - 1,) each, on the CPU."""
     split.model.eval()
-    found: dict[int, Tensor] = {}
     device = next(split.model.parameters()).device
-    parts = by_length([len(document) for document in documents], 8)
-    for part, _ in processes.in_step(lambda process: processes.deal(parts, process)):
-        batch = split.with_states(collate([documents[index] for index in part], pad_id).to(device))
-        losses = token_nll(split.logits(batch), batch.input_ids).cpu()
-        found |= {index: losses[row, : len(documents[index]) - 1] for row, index in enumerate(part)}
-    found = processes.gather(found)
+    parts = [part for part, _ in processes.in_step(by_length([len(document) for document in documents], 8))]
+    batches = (split.with_states(collate([documents[index] for index in part], pad_id).to(device)) for part in parts)
+    found = _gathered_losses(split, parts, batches)
     return [found[index] for index in range(len(documents))]
+
+
+@torch.no_grad()
+def _gathered_losses(split: SplitModel, parts: Iterable[Sequence[int]], batches: Iterable[Batch]) -> dict[int, Tensor]:
+    """l_t of the documents `parts` (a batch each, padded on the right), and of those of all other processes."""
+    found: dict[int, Tensor] = {}
+    for part, batch in zip(parts, batches, strict=True):
+        losses = token_nll(split.logits(batch), batch.input_ids).cpu()
+        lengths = batch.attention_mask.sum(1).tolist()
+        found |= {index: losses[row, : lengths[row] - 1] for row, index in enumerate(part)}
+    return processes.gather(found)
 
 
 class Adaptation:
@@ -159,11 +165,7 @@ class Adaptation:
         self.model.train()
         self.optimizer.zero_grad()
         share = self.rehearsal.document_share(len(indices), self.epoch) if self.rehearsal else 1.0
-
-        def parts_of(process: int) -> list[list[int]]:
-            return by_tokens(processes.deal(indices, process), self.lengths, self.config.token_budget)
-
-        parts = processes.in_step(parts_of)
+        parts = processes.in_step(indices, lambda mine: by_tokens(mine, self.lengths, self.config.token_budget))
         batches = [self._batch(part) for part, _ in parts]
         total = 0.0
         for (part, counts), batch, weights in zip(parts, batches, self._weights(parts, batches), strict=True):
@@ -173,9 +175,8 @@ class Adaptation:
         if self.rehearsal:
             for extra in self.rehearsal.losses(len(indices), self.epoch, step):
                 self.accelerator.backward(extra)
-        total = processes.total(total)
-        if not isinstance(self.model, FSDPModule):  # which adds up its own
-            processes.add_up_gradients(list(self.trainable.values()))
+        (total,) = processes.totals(total)
+        processes.add_up_gradients(self.trainable.values())
         norm = float(processes.whole(self.accelerator.clip_grad_norm_(self.trainable.values(), self.config.clip_norm)))
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise UserError(
@@ -202,14 +203,9 @@ class Adaptation:
         """The weights (B, T) of this process's batches of one update; a selector sees all documents of the update."""
         if not isinstance(self.weigh, Selector):
             return [self.weigh(batch) for batch in batches]
-        losses: dict[int, Tensor] = {}
         self.model.eval()  # no dropout, as in the losses that these are compared with
-        with torch.no_grad():
-            for (part, _), batch in zip(parts, batches, strict=True):
-                found = token_nll(self.split.logits(batch), batch.input_ids).cpu()
-                losses |= {index: found[row, : self.lengths[index] - 1] for row, index in enumerate(part)}
+        losses = _gathered_losses(self.split, [part for part, _ in parts], batches)
         self.model.train()
-        losses = processes.gather(losses)
         whole = collate([self.documents[index] for index in sorted(losses)], self.pad_id)
         padded = nn.utils.rnn.pad_sequence([losses[index] for index in sorted(losses)], batch_first=True)
         weights = dict(zip(sorted(losses), self.weigh.select(whole, padded), strict=True))

@@ -123,20 +123,21 @@ class Cell:
         rows = self._encode(tokenizer, documents)
         if self.method.weighter.startswith("oracle") and any(document.span is None for document in documents):
             raise UserError("oracle needs to know where each document's object stands; these documents do not say it")
+        base_losses = cache(lambda: document_losses(split, rows, pad_id))
         material = Material(
             phi=self.phi,
             tokenizer=tokenizer,
             documents=rows,
             texts=[document.text for document in documents],
             subjects=[document.subject for document in documents] if all(d.subject for d in documents) else (),
-            base_losses=lambda: document_losses(split, rows, pad_id),
+            base_losses=base_losses,
             reference_losses=lambda: self._reference_losses(rows, state_file.parent / "reference.safetensors"),
             keep=config.rho.keep,
         )
         weigh = get_weighter(self.method.weighter, material)
         if config.known_above < 1:
             mask = SelectWithoutKnown if isinstance(weigh, Selector) else WithoutKnown
-            weigh = mask(weigh, rows, document_losses(split, rows, pad_id), config.known_above)
+            weigh = mask(weigh, rows, base_losses(), config.known_above)
         return Adaptation(
             split, rows, pad_id, weigh, config.adapt, evaluate, state_file, config.seed, config.quiet,
             make_optimizer(self.method.optimizer, config.recadam), self._rehearsal(split, tokenizer),

@@ -18,7 +18,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-Item = TypeVar("Item")
+Item, Part = TypeVar("Item"), TypeVar("Part")
 
 
 def start(device: str) -> None:
@@ -44,9 +44,9 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def deal(items: Sequence[Item], to: int | None = None) -> list[Item]:
-    """What process `to` (default: this one) gets of work that all of them know: every count-th item."""
-    return list(items[(rank() if to is None else to) :: count()])
+def deal(items: Sequence[Item]) -> list[Item]:
+    """What this process gets of work that all of them know: every count-th item."""
+    return list(items[rank() :: count()])
 
 
 @contextmanager
@@ -65,13 +65,13 @@ def wait() -> None:
         dist.barrier()
 
 
-def in_step(parts_of: Callable[[int], Sequence[Item]]) -> list[tuple[Item, bool]]:
+def in_step(items: Sequence[Item], cut: Callable[[list[Item]], list[Part]] = list) -> list[tuple[Part, bool]]:
     """This process's parts of some work, each with True, then repeats with False until it has as many as any other.
 
-    `parts_of(rank)` is what each process has; all of them know it. A sharded model computes only when all processes
-    go through it together, so the repeats are run and their results left out.
+    The items are dealt out and what each process has is `cut` into parts. A sharded model computes only when all
+    processes go through it together, so the repeats are run and their results left out.
     """
-    dealt = [list(parts_of(process)) for process in range(count())]
+    dealt = [cut(list(items[process :: count()])) for process in range(count())]
     mine, most = dealt[rank()], max(map(len, dealt))
     spare = next((parts[0] for parts in (mine, *dealt) if parts), None)
     return [(part, True) for part in mine] + [(spare, False)] * (most - len(mine))
@@ -84,36 +84,33 @@ def gather(mine: Mapping[Any, Any]) -> dict[Any, Any]:
     return {key: value for part in gather_object([dict(mine)]) for key, value in part.items()}
 
 
-def add_up(tensors: Iterable[Tensor]) -> None:
-    """Replace every tensor by its sum over the processes, by one exchange for each type of number."""
+@torch.no_grad()
+def add_up_gradients(parameters: Iterable[Tensor]) -> None:
+    """Sum the gradients over the processes, by one exchange for each type of number.
+
+    A parameter that this process did not use counts with 0; a sharded one has its sum from the backward pass.
+    """
     if count() == 1:
         return
     by_type: dict[torch.dtype, list[Tensor]] = {}
-    for tensor in tensors:
-        by_type.setdefault(tensor.dtype, []).append(tensor)
-    for group in by_type.values():
-        flat = torch.cat([tensor.detach().reshape(-1) for tensor in group])
-        dist.all_reduce(flat)
-        for tensor, total in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
-            tensor.copy_(total.view_as(tensor))
-
-
-def add_up_gradients(parameters: Sequence[Tensor]) -> None:
-    """Sum the gradients over the processes; a parameter that this process did not use counts with 0."""
-    if count() == 1:
-        return
     for parameter in parameters:
+        if isinstance(parameter, DTensor):
+            continue
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    with torch.no_grad():
-        add_up(parameter.grad for parameter in parameters)
+        by_type.setdefault(parameter.grad.dtype, []).append(parameter.grad)
+    for gradients in by_type.values():
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        for gradient, total in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(total.view_as(gradient))
 
 
-def total(value: float) -> float:
-    """The sum of a number over the processes."""
+def totals(*values: float) -> list[float]:
+    """The sum of each number over the processes, by one exchange."""
     if count() == 1:
-        return value
-    return sum(gather_object([value]))
+        return list(values)
+    return [sum(column) for column in zip(*gather_object([values]), strict=True)]
 
 
 def lost_another(error: RuntimeError) -> bool:

@@ -77,11 +77,7 @@ class _Review:
         rng = random.Random(derive_seed(self.seed + 1, step))
         chosen = [rng.randrange(len(self.texts)) for _ in range(count)]
         device = next(self.split.model.parameters()).device
-
-        def parts_of(process: int) -> list[list[int]]:
-            return by_tokens(processes.deal(chosen, process), self.lengths, self.token_budget)
-
-        for part, counts in processes.in_step(parts_of):
+        for part, counts in processes.in_step(chosen, lambda mine: by_tokens(mine, self.lengths, self.token_budget)):
             batch = collate([self.texts[index] for index in part], self.pad_id).to(device)
             yield self.split.with_states(batch), counts * len(part) / count
 

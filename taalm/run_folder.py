@@ -29,11 +29,13 @@ def claim(folder: Path, config: Any, keep: Sequence[str] = ()) -> None:
     nothing but its config.yaml holds no claim.
     """
     path = folder / "config.yaml"
-    with processes.main_first():
-        _claim(folder, path, config, keep)
+    if processes.is_main():
+        _refuse_another(folder, path, config, keep)
+        save_config(config, path)
+    processes.wait()
 
 
-def _claim(folder: Path, path: Path, config: Any, keep: Sequence[str]) -> None:
+def _refuse_another(folder: Path, path: Path, config: Any, keep: Sequence[str]) -> None:
     wanted = plain(asdict(config))
     if path.exists() and any(found != path and found.suffix != ".part" for found in folder.iterdir()):
         defaults, now = flatten(plain(asdict(type(config)()))), flatten(wanted)
@@ -44,5 +46,3 @@ def _claim(folder: Path, path: Path, config: Any, keep: Sequence[str]) -> None:
                     f"{folder} holds a run with --{key} {before.get(key)!r}, this one has {now.get(key)!r}; "
                     "give this run another --name, or delete that folder"
                 )
-    if processes.is_main():
-        save_config(config, path)

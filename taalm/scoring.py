@@ -71,7 +71,7 @@ class ProbeBatches:
         """Collate, on the model's device, with the states of its frozen layers where it has such layers."""
         device = next(split.model.parameters()).device
         parts = by_length([len(row) for row in rows], batch_size)
-        indices = [part for part, _ in processes.in_step(lambda process: processes.deal(parts, process))]
+        indices = [part for part, _ in processes.in_step(parts)]
         batches = (collate([rows[i] for i in part], pad_id, padding_side).to(device) for part in indices)
         return cls(tuple(split.with_states(batch) for batch in batches), tuple(map(tuple, indices)), len(rows))
 

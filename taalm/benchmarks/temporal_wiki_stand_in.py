@@ -129,9 +129,10 @@ def source_digest(data: Path) -> str:
 def build(config: StandInConfig) -> Path:
     """Make all files unless they are there; returns their folder. Raises UserError when a source is missing."""
     data = Path(config.data)
-    out = Path(config.out) if config.out else default_folder() / source_digest(data)
+    digest = source_digest(data)
+    out = Path(config.out) if config.out else default_folder() / digest
     described = {
-        "probes": source_digest(data),
+        "probes": digest,
         "documents": config.documents,
         "unchanged": config.unchanged,
         "seed": config.seed,

@@ -72,4 +72,4 @@ def post_step_losses(theta: Theta, lessons: Sequence[Lesson], weights: Sequence[
     """Mean task loss over lessons after learning each with its weights (B, T); several processes share them."""
     mine = processes.deal(list(zip(lessons, weights, strict=True)))
     total = sum(theta.post_step_loss(lesson, value[:, 1:]) * len(value) for lesson, value in mine)
-    return processes.total(total) / sum(len(value) for value in weights)
+    return processes.totals(total)[0] / sum(len(value) for value in weights)

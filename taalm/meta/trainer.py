@@ -1,5 +1,6 @@
 """The outer loop: phi learns from hypergradients, theta goes back to theta_0 after every step (TAALM, section 3.2)."""
 
+import math
 import random
 import time
 from collections import Counter
@@ -152,8 +153,8 @@ class MetaTrainer:
 
     def outer_step(self, indices: Sequence[int]) -> dict:
         """Update phi on the documents `indices`, by its warm start or by the hypergradient; returns what is logged."""
-        mine = processes.deal(indices) or indices[:1]
-        share = len(processes.deal(indices)) / len(indices)
+        dealt = processes.deal(indices)
+        mine, share = dealt or indices[:1], len(dealt) / len(indices)
         lesson = self.train.lesson(mine, self.step, len(indices))
         started = time.perf_counter()
         torch.manual_seed(derive_seed(self.seed, self.step) + processes.rank())  # dropout, the same after a resume
@@ -166,19 +167,18 @@ class MetaTrainer:
         logits = self.phi.logits(documents.input_ids, documents.attention_mask)
         weights = self.phi.to_weights(logits, documents.attention_mask)[:, 1:]
         loss, logged = (self._fit if warm else self._learn)(lesson, weights, mine)
-        logged = torch.tensor(processes.total(share * float(logged)))
-        norm = self._update(loss, logits, documents, share, logged)
-        self.step += 1
-        seconds = time.perf_counter() - started
-        self.seconds += seconds
         real = documents.attention_mask
         sums = [
             share and float(values.sum()) for values in (weights.detach(), logits.detach() * real, real[:, 1:], real)
         ]
-        weight_sum, logit_sum, targets, tokens = map(processes.total, sums)
+        logged, weight_sum, logit_sum, targets, tokens = processes.totals(share * float(logged), *sums)
+        norm = self._update(loss, logits, documents, share, logged)
+        self.step += 1
+        seconds = time.perf_counter() - started
+        self.seconds += seconds
         return {
             "step": self.step,
-            "fit_loss" if warm else "task_loss": float(logged),
+            "fit_loss" if warm else "task_loss": logged,
             "gradient_norm": norm,
             "mean_weight": weight_sum / targets,
             "mean_logit": logit_sum / tokens,
@@ -199,7 +199,7 @@ class MetaTrainer:
         found = self.theta.hypergradient(self.estimate, lesson, weights)
         return (found.weight_gradient * weights).sum(), found.task_loss
 
-    def _update(self, loss: Tensor, logits: Tensor, documents: Batch, share: float, logged: Tensor) -> float:
+    def _update(self, loss: Tensor, logits: Tensor, documents: Batch, share: float, logged: float) -> float:
         """Step phi on `loss` and the anchor unless something is not finite; returns the gradient's norm.
 
         `share` is how much of the batch these documents are; the other processes have the rest.
@@ -210,9 +210,9 @@ class MetaTrainer:
         squared = ((logits.square() * mask).sum(1) / mask.sum(1)).mean()
         self.optimizer.zero_grad()
         (share * (loss + self.config.anchor * squared)).backward()
-        processes.add_up_gradients(list(self.phi.trainable().values()))
+        processes.add_up_gradients(self.phi.trainable().values())
         norm = torch.nn.utils.clip_grad_norm_(list(self.phi.trainable().values()), self.config.clip_norm)
-        if torch.isfinite(norm) and torch.isfinite(logged):
+        if torch.isfinite(norm) and math.isfinite(logged):
             self.optimizer.step()
             self.bad_in_a_row = 0
         else:
@@ -221,7 +221,7 @@ class MetaTrainer:
             if self.bad_in_a_row == 5:
                 raise UserError(
                     f"five outer steps in a row gave a gradient that is not finite (last at step {self.step + 1}, "
-                    f"loss {float(logged)}); lower --inner.lr or --outer.lr, or pass --theta.precision fp32. "
+                    f"loss {logged}); lower --inner.lr or --outer.lr, or pass --theta.precision fp32. "
                     f"The state before them is in {self.folder}"
                 )
         return float(norm)

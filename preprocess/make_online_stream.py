@@ -5,7 +5,8 @@ Run from anywhere:
     python preprocess/make_online_stream.py --sample DIR
 The first takes TemporalWiki's changed probes, month by month; the second makes the committed samples by day, month and
 quarter. Both write datesorted_train.jsonl ({corpus, date, id, relation}) and datesorted_test.jsonl ({query, answer,
-date, id, relation}).
+date, id, relation}), and beside their folder ta/ with facts for Train-Attention in LAMA-ckl's schema: other facts of
+the same make (TemporalWiki's unchanged ones), about subjects that the stream never names.
 
 A fact is a sentence with `_X_` in the object's place; the objects of one subject, relation and date are one fact with
 several names. A relation without a template is stated as "The <relation> of <subject> is <object> .".
@@ -26,14 +27,17 @@ sys.path.insert(0, str(REPO_ROOT))
 
 from preprocess.sample_facts import invented_rows  # noqa: E402
 from preprocess.sample_words import OBJECTS  # noqa: E402
+from taalm.benchmarks.online_forms import as_document, sides  # noqa: E402
 from taalm.benchmarks.online_wiki import BLANK, date_key  # noqa: E402
 from taalm.benchmarks.templates import Template, read_templates  # noqa: E402
-from taalm.benchmarks.temporal_wiki import PERIODS, read_triples  # noqa: E402
+from taalm.benchmarks.temporal_wiki import PERIODS, Triple, read_triples  # noqa: E402
+from taalm.benchmarks.temporal_wiki_stand_in import fact_row, usable, write_facts  # noqa: E402
 from taalm.checkpoint import write_jsonl  # noqa: E402
 from taalm.errors import UserError  # noqa: E402
 
 MONTHS = dict(zip(PERIODS, ("2021-9", "2021-10", "2021-11"), strict=True))  # what changed from 0901 to 1001: September
 GENERIC = "The {relation} of <subject> is <object>."
+TA_SAMPLE = 80
 SAMPLE = {  # kind -> date -> facts; dates cross a year, one has a single fact
     "day": {"2023-12-30": 6, "2023-12-31": 6, "2024-1-1": 1, "2024-1-2": 6, "2024-1-10": 6},
     "month": {"2023-9": 8, "2023-10": 8, "2023-12": 1, "2024-2": 8},
@@ -106,6 +110,34 @@ def sample_facts(counts: dict[str, int], seed: int) -> list[Dated]:
     return facts
 
 
+def lesson_row(triple: Triple, query: str) -> dict:
+    """A fact for Train-Attention: the stream's sentence in its prefix form is both learned and asked."""
+    document = as_document(*sides(query), triple.object)
+    return fact_row(triple, document.text, document.text, document.text, document.span)
+
+
+def ta_from_probes(probes: Path, templates: dict[str, Template], facts: Iterable[Dated], count: int, seed: int) -> list:
+    """Rows for Train-Attention from the unchanged probes."""
+    asked = {fact.subject for fact in facts}
+    triples = usable(triple for period in PERIODS for triple in read_triples(probes / f"{period}_unchanged.jsonl"))
+    triples = [triple for triple in triples if triple.subject not in asked and triple.relation in templates]
+    chosen = random.Random(seed).sample(triples, min(count, len(triples)))
+    return [lesson_row(triple, as_query(templates[triple.relation], triple.subject)) for triple in chosen]
+
+
+def ta_sample(count: int, seed: int) -> list[dict]:
+    """Rows for Train-Attention from invented facts apart from the sample's."""
+    rows = [row for row in invented_rows(seed)["ta_train"] if row["task_descriptive"].count(row["object"]) == 1]
+    chosen = random.Random(seed).sample(rows, count)
+    return [
+        lesson_row(
+            Triple(row["subject"], row["relation_code"], row["object"]),
+            row["task_descriptive"].replace(row["object"], BLANK),
+        )
+        for row in chosen
+    ]
+
+
 def write(facts: Iterable[Dated], out: Path) -> None:
     """Write both files and say how many facts each date has."""
     train, test = stream_rows(facts)
@@ -121,16 +153,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=REPO_ROOT / "data" / "online_wiki" / "month")
     parser.add_argument("--limit", type=int, default=0, help="facts of each month, at most; 0 takes all")
     parser.add_argument("--sample", type=Path, help="make the sample streams in this folder instead")
-    parser.add_argument("--seed", type=int, default=42, help="of the sample")
+    parser.add_argument("--ta_facts", type=int, default=800, help="facts for Train-Attention")
+    parser.add_argument("--seed", type=int, default=42, help="of the sample, and of what Train-Attention learns")
     args = parser.parse_args(arguments)
     if args.sample:
         for kind, counts in SAMPLE.items():
             write(sample_facts(counts, args.seed), args.sample / kind)
+        write_facts(ta_sample(TA_SAMPLE, args.seed), args.sample / "ta")
         return
     if not (args.probes and args.templates):
         parser.error("give --probes and --templates, or --sample")
-    facts, counts = from_probes(args.probes, read_templates(args.templates), args.limit)
+    templates = read_templates(args.templates)
+    facts, counts = from_probes(args.probes, templates, args.limit)
     write(facts, args.out)
+    write_facts(ta_from_probes(args.probes, templates, facts, args.ta_facts, args.seed), args.out.parent / "ta")
     print(f"{counts['template']} facts in the words of a template, {counts['generic']} in the generic ones")
 
 

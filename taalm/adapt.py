@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from tqdm import tqdm
+from transformers.optimization import Adafactor
 
 from taalm import processes
 from taalm.checkpoint import load_optimizer, load_parameters, load_state, optimizer_tensors, save_state, under
@@ -31,8 +32,10 @@ class AdaptConfig:
 
     epochs: NonNegativeInt = 8
     """Passes over the documents."""
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    """AdamW, or Adafactor at a fixed rate (T5's habit); a method's own optimizer, such as RecAdam, comes first."""
     lr: NonNegativeFloat = 3e-4
-    """AdamW learning rate."""
+    """Learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """What the learning rate does after its warm-up: stay, or fall to 0 at the last step."""
     warmup_ratio: ClosedUnitInterval = 0.0
@@ -42,7 +45,7 @@ class AdaptConfig:
     token_budget: PositiveInt = 1024
     """Padded tokens per forward pass; the gradients of an update's passes are added by their share of its documents."""
     weight_decay: NonNegativeFloat = 0.0
-    """AdamW decoupled weight decay."""
+    """Decoupled weight decay."""
     clip_norm: PositiveFloat = 1.0
     """The gradient is scaled down to this norm."""
     max_length: NonNegativeInt = 512
@@ -64,9 +67,12 @@ def learning_rate(config: AdaptConfig, step: int, steps: int) -> float:
 MakeOptimizer = Callable[[Sequence[nn.Parameter], AdaptConfig, int], torch.optim.Optimizer]
 
 
-def adamw(parameters: Sequence[nn.Parameter], config: AdaptConfig, updates: int) -> torch.optim.Optimizer:
+def plain_optimizer(parameters: Sequence[nn.Parameter], config: AdaptConfig, updates: int) -> torch.optim.Optimizer:
     """The ordinary optimizer; others take the same arguments, `updates` being how many there will be."""
-    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    options = {"lr": config.lr, "weight_decay": config.weight_decay}
+    if config.optimizer == "adafactor":
+        return Adafactor(parameters, **options, scale_parameter=False, relative_step=False)
+    return torch.optim.AdamW(parameters, **options)
 
 
 @torch.no_grad()
@@ -102,7 +108,7 @@ class Adaptation:
     def __init__(
         self, split: SplitModel, documents: Sequence[Encoded], pad_id: int, weigh: Weighter | Selector,
         config: AdaptConfig, evaluate: Callable[[int], dict], state_file: Path, seed: int, quiet: bool = False,
-        make_optimizer: MakeOptimizer = adamw, rehearsal: Rehearsal | None = None, accelerator: Any = None,
+        make_optimizer: MakeOptimizer = plain_optimizer, rehearsal: Rehearsal | None = None, accelerator: Any = None,
     ):  # fmt: skip
         self.split, self.model, self.documents, self.pad_id = split, split.model, list(documents), pad_id
         self.weigh, self.config, self.evaluate, self.rehearsal = weigh, config, evaluate, rehearsal

@@ -54,12 +54,22 @@ class CellConfig:
 
 
 class Document(NamedTuple):
-    """A text to learn, the characters of its object if it has one, where it stands (for errors), its subject."""
+    """A text to learn, the characters of its object if it has one, where it stands (for errors), its subject.
+
+    `source` is what an encoder reads while the decoder says the text; None: what stands before the object.
+    """
 
     text: str
     span: Span | None
     where: str
     subject: str = ""
+    source: str | None = None
+
+    def read(self) -> str:
+        """The encoder's text. Raises UserError where there is none."""
+        if self.source is None and self.span is None:
+            raise UserError(f"{self.where}: an encoder-decoder needs to know where the text's object stands")
+        return self.source if self.source is not None else self.text[: self.span[0]].strip()
 
 
 def find_phi(config: CellConfig) -> Path:
@@ -90,16 +100,17 @@ def settle_phi(config: CellConfig) -> None:
 class Cell:
     """One method, ready to adapt theta as often as needed.
 
-    `ta_train` gives the texts of the TA-train documents: RHO-1's reference learns them, and they are the review texts
+    `ta_train` gives the TA-train documents: RHO-1's reference learns them, and they are the review texts
     where --review.data names none. No review text may be one of the `held` documents, or hold the subject and the
-    object of a probe (`probes`) together.
+    object of a probe (`probes`) together. With `ends` every text has EOS at its end.
     """
 
     def __init__(
-        self, config: CellConfig, ta_train: Callable[[], Sequence[str]], probes: Sequence[tuple[str, str]],
-        held: Sequence[str] = (),
+        self, config: CellConfig, ta_train: Callable[[], Sequence[Document]], probes: Sequence[tuple[str, str]] = (),
+        held: Sequence[str] = (), ends: bool = False, source_length: int | None = None,
     ):  # fmt: skip
         self.config, self.method = config, get_method(config.method)
+        self.ends, self.source_length = ends, source_length
         self.model = resolve_model(config)
         self.ta_train, self.probes, self.held = ta_train, probes, held
         self.phi = None
@@ -116,11 +127,14 @@ class Cell:
 
     def adaptation(
         self, split: SplitModel, tokenizer: Any, documents: Sequence[Document],
-        evaluate: Callable[[int], dict], state_file: Path,
+        evaluate: Callable[[int], dict], state_file: Path, review: Sequence[Document] | None = None,
     ) -> Adaptation:  # fmt: skip
-        """theta, as it is now, ready to learn the documents; `run()` starts or resumes."""
+        """theta, as it is now, ready to learn the documents; `run()` starts or resumes.
+
+        `review` are the review texts, where the caller has its own; none at all leaves the rehearsal out.
+        """
         config, pad_id = self.config, pad_token(tokenizer)
-        rows = self._encode(tokenizer, documents)
+        rows = self._documents(split, tokenizer, documents)
         if self.method.weighter.startswith("oracle") and any(document.span is None for document in documents):
             raise UserError("oracle needs to know where each document's object stands; these documents do not say it")
         base_losses = cache(lambda: document_losses(split, rows, pad_id))
@@ -140,15 +154,23 @@ class Cell:
             weigh = mask(weigh, rows, base_losses(), config.known_above)
         return Adaptation(
             split, rows, pad_id, weigh, config.adapt, evaluate, state_file, config.seed, config.quiet,
-            make_optimizer(self.method.optimizer, config.recadam), self._rehearsal(split, tokenizer),
+            make_optimizer(self.method.optimizer, config.recadam), self._rehearsal(split, tokenizer, review),
         )  # fmt: skip
 
-    def _encode(self, tokenizer: Any, documents: Sequence[Document]) -> list[Encoded]:
-        config, limit, rows = self.config, position_limit(self.config.model.name), []
-        for document in documents:
-            row = encode(tokenizer, document.text, document.span, config.adapt.max_length or None)
+    def _encode(
+        self, split: SplitModel, tokenizer: Any, documents: Sequence[Document], max_length: int | None
+    ) -> list[Encoded]:
+        def one(document: Document) -> Encoded:
+            source = document.read() if split.seq2seq else None
+            return encode(tokenizer, document.text, document.span, max_length, self.ends, source, self.source_length)
+
+        return [one(document) for document in documents]
+
+    def _documents(self, split: SplitModel, tokenizer: Any, documents: Sequence[Document]) -> list[Encoded]:
+        config, limit = self.config, position_limit(self.config.model.name)
+        rows = self._encode(split, tokenizer, documents, config.adapt.max_length or None)
+        for row, document in zip(rows, documents, strict=True):
             check_length(len(row), limit, document.where)
-            rows.append(row)
         cut = describe_truncation(rows, config.adapt.max_length)
         if cut and not config.quiet:
             print(cut)
@@ -161,26 +183,32 @@ class Cell:
         """
         config = self.config
         split, tokenizer = self.load()
-        documents = [Document(text, None, "a TA-train document") for text in self.ta_train()]
+        documents, pad_id = self.ta_train(), pad_token(tokenizer)
         schedule = replace(config.adapt, epochs=config.rho.reference_epochs, lr=config.rho.reference_lr)
         print(f"{config.method}: its reference model learns {len(documents)} TA-train documents", flush=True)
         reference = Adaptation(
-            split, self._encode(tokenizer, documents), pad_token(tokenizer), get_weighter("uniform"), schedule,
+            split, self._documents(split, tokenizer, documents), pad_id, get_weighter("uniform"), schedule,
             lambda epoch: {}, state_file, config.seed, config.quiet,
         )  # fmt: skip
         reference.run()
-        return document_losses(split, rows, pad_token(tokenizer))
+        return document_losses(split, rows, pad_id)
 
     @cache  # noqa: B019 (a cell lives as long as its command)
-    def _review_texts(self) -> list[str]:
+    def _review_documents(self) -> list[Document]:
         review = self.config.review
-        texts = sample_texts(review.data, review.texts, self.config.seed) if review.data else list(self.ta_train())
-        return without_probes(texts, self.probes, self.held)
+        if review.data:
+            texts = sample_texts(review.data, review.texts, self.config.seed)
+            documents = [Document(text, None, "a review text") for text in texts]
+        else:
+            documents = list(self.ta_train())
+        kept = set(without_probes([document.text for document in documents], self.probes, self.held))
+        return [document for document in documents if document.text in kept]
 
-    def _rehearsal(self, split: SplitModel, tokenizer: Any) -> Rehearsal | None:
-        if not self.method.rehearsal:
+    def _rehearsal(self, split: SplitModel, tokenizer: Any, given: Sequence[Document] | None) -> Rehearsal | None:
+        if not self.method.rehearsal or (given is not None and not given):
             return None
-        review = self.config.review
-        rows = [encode(tokenizer, text, max_length=review.max_length) for text in self._review_texts()]
+        config = self.config
+        documents = self._review_documents() if given is None else given
+        rows = self._encode(split, tokenizer, documents, config.review.max_length)
         make = REHEARSALS[self.method.rehearsal]
-        return make(split, rows, pad_token(tokenizer), review, self.config.adapt.token_budget, self.config.seed)
+        return make(split, rows, pad_token(tokenizer), config.review, config.adapt.token_budget, config.seed)

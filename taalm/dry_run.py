@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, LlamaConfig, PretrainedConfig
+from transformers import AutoConfig, AutoModel, LlamaConfig, PretrainedConfig
 
 from taalm.adapt import AdaptConfig
 from taalm.meta.inner import InnerConfig
 from taalm.meta.trainer import OuterConfig
-from taalm.models.base import ModelConfig, add_adapter, add_lora, load_pretrained
+from taalm.models.base import ModelConfig, add_adapter, add_lora, frozen_level, language_model_class, load_pretrained
+from taalm.models.freezing import freeze
 from taalm.models.precision import resolve_device, wants_bf16
 from taalm.models.train_attention import TrainAttentionConfig
 
@@ -57,29 +58,30 @@ class Sizes:
 
 
 def sizes(
-    name: str, adapter: str, add: Callable[[nn.Module], nn.Module], bf16: bool, auto_class: Any = AutoModelForCausalLM,
-    layers: int = 0,
+    name: str, adapter: str, add: Callable[[nn.Module], nn.Module], bf16: bool, auto_class: Any = None,
+    layers: int = 0, level: int = 2,
 ) -> Sizes:  # fmt: skip
-    """The sizes of a model with the adapter that `add` adds to it (a "full" model has none)."""
+    """The sizes of a model frozen to `level`, with the adapter that `add` adds to it (a "full" model has none)."""
     shape = shape_of(name)
     if layers:
         shape.num_hidden_layers = layers
     with torch.device("meta"):
-        model: nn.Module = auto_class.from_config(shape)
+        model: nn.Module = (auto_class or language_model_class(shape)).from_config(shape)
+        freeze(model, level)
         bare = sum(parameter.numel() for parameter in model.parameters())
         head = model.get_output_embeddings()
-        linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m is not head)
+        linear = [m.weight for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
+        frozen = sum(weight.numel() for weight in linear if not weight.requires_grad)
         if adapter != "full":
-            model = add(model.requires_grad_(False))
+            model = add(model)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    frozen = 0 if adapter == "full" else linear
-    stored = {"qlora": NF4_BYTES, "full": 4.0}.get(adapter, 2.0 if bf16 else 4.0)
+    stored = NF4_BYTES if adapter == "qlora" else 2.0 if bf16 else 4.0
     return Sizes(shape, bare, trained, frozen * stored + (bare - frozen) * 4)
 
 
 def theta_sizes(model: ModelConfig) -> Sizes:
     bf16 = wants_bf16(model.precision, resolve_device(model.device))
-    return sizes(model.name, model.adapter, lambda bare: add_adapter(bare, model), bf16)
+    return sizes(model.name, model.adapter, lambda bare: add_adapter(bare, model), bf16, level=frozen_level(model))
 
 
 def kept(shape: PretrainedConfig, tokens: int, first_layer: int = 0, head: bool = True) -> list[tuple[str, str]]:

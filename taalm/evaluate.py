@@ -74,8 +74,9 @@ class Evaluation:
         def folder() -> Path:
             return lama_ckl.data_folder(config.data, config.model.name)
 
-        def ta_train() -> list[str]:
-            return sorted({fact.evidence for fact in lama_ckl.facts_file(config.train_data, folder, "ta_train")})
+        def ta_train() -> list[Document]:
+            texts = {fact.evidence for fact in lama_ckl.facts_file(config.train_data, folder, "ta_train")}
+            return [Document(text, None, "a TA-train document") for text in sorted(texts)]
 
         self.config = config
         self.facts = lama_ckl.facts_file(config.to_learn, folder, "to_learn")[: config.limit or None]

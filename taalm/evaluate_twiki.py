@@ -69,11 +69,11 @@ class Stream:
             for name in SETS
         }
 
-        def ta_train() -> list[str]:
+        def ta_train() -> list[Document]:
             path = (self.folder if self.stand_in else self.folder / PAIRS) / "ta_train.jsonl"
             if not path.is_file():
                 raise UserError(f"{path}: no TA-train texts; `bash scripts/train_TA/temporalwiki.sh` makes them")
-            return [fact.evidence for fact in read_facts(path)]
+            return [Document(fact.evidence, None, fact.where) for fact in read_facts(path)]
 
         pairs = [(triple.subject, triple.object) for triples in self.probes.values() for triple in triples]
         self.cell = Cell(config, ta_train, pairs)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from taalm.adapt import AdaptConfig, MakeOptimizer, adamw
+from taalm.adapt import AdaptConfig, MakeOptimizer, plain_optimizer
 from taalm.errors import UserError
 from taalm.optimizers.recadam import RecAdam, RecAdamConfig
 
@@ -16,7 +16,7 @@ class Method:
     """One cell; an empty adapter leaves the base as --model.adapter says."""
 
     weighter: str = "uniform"
-    optimizer: str = "adamw"
+    optimizer: str = "plain"
     rehearsal: str = ""
     adapter: str = ""
 
@@ -38,6 +38,7 @@ METHODS: dict[str, Method] = {
     "kadapter": Method(adapter="kadapter"),
     "lora": Method(adapter="lora"),
     "qlora": Method(adapter="qlora"),
+    "modular": Method(adapter="modular"),
     "full": Method(adapter="full"),
 }
 
@@ -61,8 +62,8 @@ def get_method(name: str) -> Method:
 
 def make_optimizer(name: str, recadam: RecAdamConfig) -> MakeOptimizer:
     """The constructor of a method's optimizer."""
-    if name == "adamw":
-        return adamw
+    if name == "plain":
+        return plain_optimizer
 
     def build(parameters: Sequence[nn.Parameter], config: AdaptConfig, updates: int) -> torch.optim.Optimizer:
         t0 = recadam.t0_share * updates if recadam.t0_share else recadam.t0

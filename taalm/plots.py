@@ -1,6 +1,7 @@
 """Pictures of results: `python -m taalm.plots results/lamackl --out curves.png`."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -21,6 +22,8 @@ STYLES = {
     "oracle": ("#009E73", "-."),
 }
 OTHER = ("#CC79A7", ":")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
+LINES = ("-", "--", "-.", ":")
 
 
 def learning_curves(results: dict[str, Result], path: Path) -> None:
@@ -49,6 +52,34 @@ def learning_curves(results: dict[str, Result], path: Path) -> None:
     doing_nothing = next(iter(results.values()))["framing"]["do-nothing"]["total"]
     axes[2].axhline(doing_nothing, color="0.4", linewidth=1, label="do-nothing")
     axes[2].legend(fontsize=9)
+    with atomic_path(path) as scratch:
+        figure.savefig(scratch, format="png", dpi=130)
+    plt.close(figure)
+
+
+def stream_curves(results: dict[str, Result], path: Path) -> None:
+    """EM, BWT, FWT and KG along the online stream, a line per result."""
+    figure, axes = plt.subplots(2, 2, figsize=(11, 6.5), sharex=True, layout="constrained")
+    panels = {
+        "em": "EM of this date",
+        "bwt": "BWT: what it did to the date before",
+        "fwt": "FWT: what it added to its own",
+        "kg": "KG: share of all facts so far not known",
+    }
+    dates = list(dict.fromkeys(date for result in results.values() for date in result["eval_result"]))
+    for axis, (key, title) in zip(axes.flat, panels.items(), strict=True):
+        for number, (name, result) in enumerate(results.items()):
+            values = [result["eval_result"].get(date, {}).get(key) for date in dates]
+            axis.plot(
+                range(len(dates)), [math.nan if value is None else value for value in values],
+                LINES[number % len(LINES)], color=COLOURS[number % len(COLOURS)], marker="o", markersize=3,
+                linewidth=1.6, label=name,
+            )  # fmt: skip
+        axis.set_title(title)
+        axis.grid(alpha=0.3)
+        shown = range(0, len(dates), max(1, len(dates) // 12))
+        axis.set_xticks(list(shown), [dates[index] for index in shown], rotation=45)
+    axes[0, 0].legend(fontsize=9)
     with atomic_path(path) as scratch:
         figure.savefig(scratch, format="png", dpi=130)
     plt.close(figure)

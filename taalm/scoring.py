@@ -51,9 +51,10 @@ def answers(logits_of: Callable[..., Tensor], batch: Batch) -> Answers:
     return Answers(logits[rows, where], batch.input_ids[rows, places + 1], rows)
 
 
-def encode_probe(tokenizer: Any, fact: Fact, form: str) -> Encoded:
-    """The fact's probe in `form`, its object marked as the answer."""
-    return encode(tokenizer, fact.probe(form), fact.answer_span(form))
+def encode_probe(tokenizer: Any, fact: Fact, form: str, ends: bool = False, seq2seq: bool = False) -> Encoded:
+    """The fact's probe in `form`, its object marked as the answer; an encoder reads what stands before it."""
+    probe, span = fact.probe(form), fact.answer_span(form)
+    return encode(tokenizer, probe, span, ends=ends, source=probe[: span[0]].strip() if seq2seq else None)
 
 
 @dataclass(frozen=True)

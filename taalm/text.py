@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -15,11 +15,15 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Encoded:
-    """One text: its token ids with BOS first, and which tokens belong to the marked span (the answer)."""
+    """One text: its token ids with BOS first, and which tokens belong to the marked span (the answer).
+
+    For an encoder-decoder the text is what the decoder says, and `source` what the encoder reads.
+    """
 
     input_ids: tuple[int, ...]
     answer: tuple[bool, ...]
     truncated: bool = False
+    source: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -29,16 +33,26 @@ class Encoded:
 class Batch:
     """A padded batch, all (B, T): `answer` is True on the tokens of the marked span.
 
-    `states` (B, T, H), where present, is what enters theta's first trained layer (taalm.models.split).
+    `states` (B, T, H), where present, is what enters theta's first trained layer (taalm.models.split). `source_ids` and
+    `source_mask` (B, S) are what the encoder of an encoder-decoder reads; the rest is then its decoder's.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     answer: Tensor
     states: Tensor | None = None
+    source_ids: Tensor | None = None
+    source_mask: Tensor | None = None
 
     def inputs(self) -> dict[str, Tensor]:
-        """What a causal language model is called with; positions count real tokens, on whichever side padding lies."""
+        """What the model is called with; positions count real tokens, on whichever side padding lies."""
+        if self.source_ids is not None:
+            return {
+                "input_ids": self.source_ids,
+                "attention_mask": self.source_mask,
+                "decoder_input_ids": self.input_ids,
+                "decoder_attention_mask": self.attention_mask,
+            }
         return {
             "input_ids": self.input_ids,
             "attention_mask": self.attention_mask,
@@ -51,10 +65,15 @@ class Batch:
     def row(self, index: int) -> "Batch":
         """One document as a batch of its own, padding cut off."""
         real = self.attention_mask[index].bool()
-        return self._each(lambda part: part[index, real][None])
+        found = replace(self, source_ids=None, source_mask=None)._each(lambda part: part[index, real][None])
+        if self.source_ids is None or self.source_mask is None:
+            return found
+        read = self.source_mask[index].bool()
+        source_ids, source_mask = (part[index, read][None] for part in (self.source_ids, self.source_mask))
+        return replace(found, source_ids=source_ids, source_mask=source_mask)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        parts = (self.input_ids, self.attention_mask, self.answer, self.states)
+        parts = (getattr(self, field.name) for field in fields(self))
         return Batch(*(None if part is None else change(part) for part in parts))
 
 
@@ -71,10 +90,15 @@ def start_token(tokenizer: Any) -> int:
     return start
 
 
-def encode(tokenizer: Any, text: str, span: Span | None = None, max_length: int | None = None) -> Encoded:
+def encode(
+    tokenizer: Any, text: str, span: Span | None = None, max_length: int | None = None, ends: bool = False,
+    source: str | None = None, source_length: int | None = None,
+) -> Encoded:  # fmt: skip
     """Tokenise `text` with BOS and mark the tokens that overlap the characters `span`.
 
-    Needs a fast tokenizer (character offsets). With `max_length` the text is cut to that many tokens, BOS included.
+    Needs a fast tokenizer (character offsets). With `max_length` the text is cut to that many tokens, BOS included. A
+    text that `ends` has EOS at its end, and what follows the span is part of the answer, which is not said before it is
+    over. `source` is what an encoder reads, cut to `source_length` tokens.
     """
     if not tokenizer.is_fast:
         raise UserError(f"the tokenizer {tokenizer.name_or_path!r} is not a fast one; answer spans need its offsets")
@@ -83,13 +107,17 @@ def encode(tokenizer: Any, text: str, span: Span | None = None, max_length: int 
     if span is None:
         answer = (False,) * len(ids)
     else:
-        answer = (False, *(start < span[1] and span[0] < end for start, end in plain["offset_mapping"]))
+        last = len(text) if ends else span[1]
+        answer = (False, *(start < last and span[0] < end for start, end in plain["offset_mapping"]))
         if not any(answer):
             raise UserError(f"no token of {text!r} covers the characters {span[0]} to {span[1]}")
+    if ends:
+        ids, answer = (*ids, tokenizer.eos_token_id), (*answer, span is not None)
     truncated = max_length is not None and len(ids) > max_length
     if truncated:
         ids, answer = ids[:max_length], answer[:max_length]
-    return Encoded(ids, answer, truncated)
+    read = tokenizer(source, verbose=False)["input_ids"][:source_length] if source is not None else ()
+    return Encoded(ids, answer, truncated, tuple(read))
 
 
 def check_length(length: int, limit: int | None, where: str) -> None:
@@ -112,7 +140,11 @@ def collate(rows: Sequence[Encoded], pad_id: int, side: str = "right") -> Batch:
         input_ids[index, place] = torch.tensor(row.input_ids)
         attention_mask[index, place] = 1
         answer[index, place] = torch.tensor(row.answer)
-    return Batch(input_ids, attention_mask, answer)
+    batch = Batch(input_ids, attention_mask, answer)
+    if not rows[0].source:
+        return batch
+    read = collate([Encoded(row.source, (False,) * len(row.source)) for row in rows], pad_id)
+    return replace(batch, source_ids=read.input_ids, source_mask=read.attention_mask)
 
 
 def pad_token(tokenizer: Any) -> int:

@@ -51,6 +51,8 @@ class TrainTAConfig:
     """So many of the held-out documents are also learned with phi's, uniform and oracle weights, to compare them."""
     retention_data: str = ""
     """Plain text or a facts file (.jsonl) for --objective.retention; default, for kl, the TA-train documents."""
+    ends: bool = False
+    """Texts have EOS at their end, and it is part of the answer: for models that are asked to say it (run.py)."""
     name: str = ""
     """Folder of the run under --out; default seed<seed>."""
     out: str = "runs/train_ta/lama_ckl"
@@ -119,12 +121,14 @@ def main(arguments: list[str]) -> None:
     phi = TrainAttention.create(config.phi, config.theta.device)
     phi.check_tokenizer(tokenizer)
     theta = Theta(model, config.inner, config.objective)
+    if theta.split.seq2seq and config.objective.retention:
+        raise UserError("--objective.retention is for decoders: an encoder-decoder's retained text has no source")
     device = next(phi.head.parameters()).device
 
     def lessons(facts: list[Fact], retained: list[Encoded] = ()) -> Lessons:
         return Lessons(
             tokenizer, facts, config.objective.form, config.outer.max_length, device,
-            retained, needs_unrelated=bool(config.objective.restriction),
+            retained, bool(config.objective.restriction), config.ends, theta.split.seq2seq,
         )  # fmt: skip
 
     # ---- train

@@ -74,13 +74,14 @@ class StreamScores:
             total += self.right[max(times)][date] if times else 0
         return total
 
+    def gap(self, t: int) -> float | None:
+        """(world_t - known_t) / world_t, world_t being all facts until t; None before date t was learned."""
+        world = sum(self.asked[: t + 1])
+        return (world - self.known(t)) / world if world and t in self.right else None
+
     def knowledge_gap(self) -> float | None:
-        """KG = mean over t of (world_t - known_t) / world_t, world_t being all facts until t."""
-        gaps: list[float | None] = []
-        for t in range(len(self.asked)):
-            world = sum(self.asked[: t + 1])
-            gaps.append((world - self.known(t)) / world if world and t in self.right else None)
-        return mean(gaps)
+        """KG, the mean of the gaps."""
+        return mean([self.gap(t) for t in range(len(self.asked))])
 
     def summary(self, tokens: int, seconds: float) -> dict[str, float | None]:
         """EM, BWT, FWT (means over dates), KG, KAR and FUAR.

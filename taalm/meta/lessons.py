@@ -17,11 +17,18 @@ class Lessons:
 
     def __init__(
         self, tokenizer: Any, facts: Sequence[Fact], form: str, max_length: int, device: torch.device,
-        retained: Sequence[Encoded] = (), needs_unrelated: bool = False,
+        retained: Sequence[Encoded] = (), needs_unrelated: bool = False, ends: bool = False, seq2seq: bool = False,
     ):  # fmt: skip
+        """`ends`: texts have EOS at their end (taalm.text.encode); `seq2seq`: an encoder reads up to the object."""
+
+        def document(fact: Fact) -> Encoded:
+            span = fact.object_span()
+            source = fact.evidence[: span[0]].strip() if seq2seq else None
+            return encode(tokenizer, fact.evidence, span, max_length or None, ends, source)
+
         self.facts, self.pad_id, self.device = list(facts), pad_token(tokenizer), device
-        self.documents = [encode(tokenizer, f.evidence, f.object_span(), max_length or None) for f in self.facts]
-        self.probes = [encode_probe(tokenizer, fact, form) for fact in self.facts]
+        self.documents = [document(fact) for fact in self.facts]
+        self.probes = [encode_probe(tokenizer, fact, form, ends, seq2seq) for fact in self.facts]
         self.lengths = [len(row) for row in self.documents]
         self.retained, self.needs_unrelated = list(retained), needs_unrelated
 

@@ -12,13 +12,23 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForTextEncoding,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+)
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from taalm import processes
 from taalm.errors import UserError
+from taalm.models.freezing import freeze
 from taalm.models.kadapter import KAdapterConfig
+from taalm.models.modular import add_modular
 from taalm.models.packaged import PACKAGED, packaged_folder
 from taalm.models.precision import Precision, freeze_linears, resolve_device, wants_bf16
 from taalm.models.sharding import shard
@@ -30,22 +40,31 @@ class ModelConfig:
 
     name: str = "smollm2-135m"
     """A packaged model (smollm2-135m), a local folder, or a hub id such as meta-llama/Llama-2-7b-hf."""
-    adapter: Literal["lora", "qlora", "kadapter", "full"] = "lora"
-    """What trains: LoRA on all linear layers but the head, LoRA over nf4 weights, K-Adapter, or every weight."""
+    adapter: Literal["lora", "qlora", "kadapter", "modular", "full"] = "lora"
+    """What trains: LoRA, LoRA over nf4 weights, K-Adapter, a second encoder (encoder-decoders), or the weights."""
+    freeze_level: Literal[0, 1, 2] | None = None
+    """The base's own weights: 0 all train; 1 frozen in the encoder (of a decoder: the embeddings and the lower half of
+    the layers); 2 all frozen. Default 2, and 0 for the adapter full."""
     r: PositiveInt = 16
     """LoRA rank."""
     alpha: PositiveInt = 16
     """LoRA scale numerator: updates are multiplied by alpha / r."""
     dropout: ClosedUnitInterval = 0.0
     """LoRA dropout."""
+    lora_targets: Literal["all", "qv"] = "all"
+    """LoRA: all linear layers but the head, or queries and values only."""
     first_layer: NonNegativeInt = 0
     """LoRA goes into the layers from this one up; those below cost a forward pass only."""
     kadapter_layers: list[int] = field(default_factory=list)
-    """K-Adapter: the hidden states it reads (TAALM: [1, 15, -1] of 32 layers); default 1, the middle, the last."""
+    """K-Adapter: the hidden states it reads (TAALM: [1, 15, -1] of 32 layers); default spread from 1 to the last."""
+    kadapter_count: PositiveInt = 3
+    """K-Adapter: how many adapters, where no hidden states are given."""
     kadapter_blocks: PositiveInt = 1
     """K-Adapter: blocks in each adapter."""
     kadapter_scale: float = 0.1
     """K-Adapter: what its normed output is multiplied by."""
+    modular_encoder: str = ""
+    """Modular: the pretrained second encoder (a folder or hub id); default a fresh one, half as wide, of 4 layers."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes an accelerator where there is one."""
     precision: Precision = "auto"
@@ -96,19 +115,24 @@ def load_tokenizer(name: str) -> Any:
     return load_pretrained(AutoTokenizer, name)
 
 
+def language_model_class(shape: PretrainedConfig) -> Any:
+    """The class of transformers for a language model of this configuration."""
+    return AutoModelForSeq2SeqLM if shape.is_encoder_decoder else AutoModelForCausalLM
+
+
 def load_model(
     name: str,
     four_bit: bool = False,
-    auto_class: Any = AutoModelForCausalLM,
+    auto_class: Any = None,
     device: str = "auto",
     precision: Precision = "auto",
     layers: int = 0,
-    frozen: bool = True,
+    freeze_level: int = 2,
 ) -> tuple[nn.Module, Any]:
-    """A model of transformers in eval mode, frozen unless told otherwise, and its tokenizer.
+    """A model of transformers in eval mode, frozen as ModelConfig.freeze_level says, and its tokenizer.
 
-    `four_bit` loads nf4 weights by bitsandbytes, `layers` > 0 keeps only the first so many. Raises UserError when the
-    model cannot be had.
+    `auto_class` is by default that of a language model; `four_bit` loads nf4 weights by bitsandbytes, `layers` > 0
+    keeps only the first so many. Raises UserError when the model cannot be had.
     """
     place = resolve_device(device)
     bf16 = wants_bf16(precision, place)
@@ -123,25 +147,32 @@ def load_model(
             bnb_4bit_use_double_quant=True,
         )
         options["device_map"] = {"": place}
+    if auto_class is None:
+        auto_class = language_model_class(load_pretrained(AutoConfig, name))
     model = load_pretrained(auto_class, name, **options)
-    model.requires_grad_(not frozen)
+    freeze(model, freeze_level)
     model.config.use_cache = False
-    if frozen:
-        freeze_linears(model, bf16)
+    freeze_linears(model, bf16)
     if not four_bit:  # those lie on their device already
         model.to(place)
-    return model.eval(), load_tokenizer(name)
+    tokenizer = load_tokenizer(name)
+    if model.config.is_encoder_decoder:  # every text of the decoder starts with it
+        tokenizer.bos_token = tokenizer.convert_ids_to_tokens(model.config.decoder_start_token_id)
+    return model.eval(), tokenizer
 
 
 def add_lora(
-    model: nn.Module, r: int, alpha: int, dropout: float, task_type: str | None = "CAUSAL_LM", first_layer: int = 0
-) -> PeftModel:
-    """LoRA on every linear layer but the language-model head (PEFT's `all-linear`), from layer `first_layer` up."""
+    model: nn.Module, r: int, alpha: int, dropout: float, task_type: str | None = "CAUSAL_LM", first_layer: int = 0,
+    which: Literal["all", "qv"] = "all",
+) -> PeftModel:  # fmt: skip
+    """LoRA on every linear layer but the head (PEFT's `all-linear`), or on queries and values (PEFT's default), from
+    layer `first_layer` up.
+    """
     layers = model.config.num_hidden_layers
     if not 0 <= first_layer < layers:
         raise UserError(f"first_layer {first_layer}: the model has layers 0 to {layers - 1}")
-    targets: str | list[str] = "all-linear"
-    if first_layer:  # PEFT takes layers with a list of names only
+    targets: str | list[str] | None = "all-linear" if which == "all" else None
+    if first_layer and which == "all":  # PEFT takes layers with a list of names only
         head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
         linear = [n for n, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head]
         targets = sorted({name.rpartition(".")[2] for name in linear})
@@ -156,35 +187,65 @@ def add_lora(
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")  # GPT-2's Conv1D: PEFT sets it right itself
-        return get_peft_model(model, config)
+        try:
+            return get_peft_model(model, config)
+        except ValueError as error:  # no layer of such a name
+            raise UserError(f"LoRA on {which} layers: {str(error).splitlines()[0]}") from None
+
+
+def kadapter_places(layers: int, count: int) -> list[int]:
+    """Hidden states for `count` K-Adapters, spread from 1 to the end; 3 of 32 layers: 1, 15, -1, as published."""
+    steps = max(1, count - 1)
+    return [*sorted(min(1 + index * max(0, layers - 3) // steps, layers - 1) for index in range(count - 1)), -1]
 
 
 def add_adapter(model: nn.Module, config: ModelConfig) -> nn.Module:
-    """The frozen model with the adapter that `config` names."""
-    if config.adapter != "kadapter":
-        return add_lora(model, config.r, config.alpha, config.dropout, first_layer=config.first_layer)
-    layers = model.config.num_hidden_layers
-    places = list(config.kadapter_layers) or [*sorted({min(1, layers - 1), (layers - 1) // 2}), -1]
-    adapter = KAdapterConfig(
-        layers=places, blocks=config.kadapter_blocks, scale=config.kadapter_scale, task_type="CAUSAL_LM"
-    )
-    return get_peft_model(model, adapter)
+    """The model with the adapter that `config` names; its own weights stay as frozen as they were."""
+    unfrozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    kind = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+    if config.adapter == "kadapter":
+        places = list(config.kadapter_layers) or kadapter_places(model.config.num_hidden_layers, config.kadapter_count)
+        adapter = KAdapterConfig(
+            layers=places, blocks=config.kadapter_blocks, scale=config.kadapter_scale, task_type=kind
+        )
+        model = get_peft_model(model, adapter)
+    elif config.adapter == "modular":
+        second = load_pretrained(AutoModelForTextEncoding, config.modular_encoder) if config.modular_encoder else None
+        model = add_modular(model, second)
+    else:
+        lora = (config.r, config.alpha, config.dropout, kind, config.first_layer, config.lora_targets)
+        model = add_lora(model, *lora)
+    for parameter in unfrozen:
+        parameter.requires_grad_(True)
+    return model
+
+
+def frozen_level(config: ModelConfig) -> int:
+    """The freeze level that was given, else the adapter's."""
+    if config.freeze_level is not None:
+        return config.freeze_level
+    return 0 if config.adapter == "full" else 2
 
 
 def load_theta(config: ModelConfig) -> tuple[nn.Module, Any]:
     """theta ready to train: its trainable parameters have requires_grad, the rest is frozen. With its tokenizer."""
     four_bit, full = config.adapter == "qlora", config.adapter == "full"
+    level = frozen_level(config)
     if config.shard and four_bit:
         raise UserError("--model.shard: nf4 weights are not sharded; every process has room for all of them")
-    if full and config.precision == "bf16":
-        raise UserError("--model.precision bf16 is for frozen layers; with --model.adapter full all train, in float32")
+    if full and level == 2:
+        raise UserError("--model.freeze_level 2 freezes the whole base, and --model.adapter full adds nothing to train")
+    if four_bit and level < 2:
+        raise UserError(f"--model.freeze_level {level}: nf4 weights do not train; take the adapter lora, or level 2")
+    if level == 0 and config.precision == "bf16":
+        raise UserError("--model.precision bf16 is for frozen layers; with all weights unfrozen they are float32")
     device = resolve_device(config.device)
     model, tokenizer = load_model(
         config.name,
         four_bit,
         device="cpu" if config.shard else config.device,  # a shard is moved when it is cut
         precision="bf16" if wants_bf16(config.precision, device) else "fp32",
-        frozen=not full,
+        freeze_level=level,
     )
     if four_bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)

@@ -54,11 +54,16 @@ class SplitModel:
     def __init__(self, model: nn.Module, call: Callable[..., Any] = functional_call):
         self.model, self.layers, self.call = model, decoder_layers(model), call
         self.first = first_trained_layer(model)
-        # known after the first batch; a sharded model must be gone through from end to end
-        self._works: bool | None = None if self.first and not isinstance(model, FSDPModule) else False
+        self.seq2seq: bool = model.config.is_encoder_decoder
+        # known after the first batch; a sharded model and an encoder-decoder are gone through from end to end
+        whole = not self.first or self.seq2seq or isinstance(model, FSDPModule)
+        self._works: bool | None = False if whole else None
 
     def logits(self, batch: Batch, parameters: Mapping[str, Tensor] | None = None, **options: Any) -> Tensor:
         """Logits (B, T, V), with `parameters` in place of the model's own where given; the model is not changed."""
+        columns = (
+            options.pop("logits_to_keep", None) if self.seq2seq else None
+        )  # of all T places, for an encoder-decoder
         inputs: dict[str, Any] = {**batch.inputs(), **options}
         skip: contextlib.AbstractContextManager = contextlib.nullcontext()
         if batch.states is not None:
@@ -67,8 +72,10 @@ class SplitModel:
             skip = self._skipped()
         with skip:
             if parameters is None:
-                return self.model(**inputs).logits
-            return self.call(self.model, dict(parameters), kwargs=inputs).logits
+                logits = self.model(**inputs).logits
+            else:
+                logits = self.call(self.model, dict(parameters), kwargs=inputs).logits
+        return logits if columns is None else logits[:, columns]
 
     def with_states(self, batch: Batch) -> Batch:
         """The batch with the states that enter the first trained layer, or as it is where they cannot be used."""

@@ -7,6 +7,7 @@ the logits sum to 0, and nothing can drift (docs/method.md has the measurement).
 """
 
 import hashlib
+import inspect
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 
 from taalm.checkpoint import load_parameters, load_state, save_state, write_text
 from taalm.errors import UserError
 from taalm.losses import target_mask
-from taalm.models.base import add_lora, load_model
+from taalm.models.base import add_lora, load_model, load_pretrained
 from taalm.models.precision import Precision, resolve_device
 from taalm.text import position_ids
 
@@ -64,6 +65,7 @@ class TrainAttention(nn.Module):
     def __init__(self, backbone: nn.Module, hidden_size: int, config: TrainAttentionConfig, tokenizer: Any):
         super().__init__()
         self.backbone, self.config, self.tokenizer = backbone, config, tokenizer
+        self.takes_positions = "position_ids" in inspect.signature(backbone.get_base_model().forward).parameters
         self.head = nn.Linear(hidden_size, 1)
         nn.init.zeros_(self.head.weight)  # starts as fine-tuning: all weights equal
         nn.init.constant_(self.head.bias, config.head_bias)
@@ -71,10 +73,11 @@ class TrainAttention(nn.Module):
     @classmethod
     def create(cls, config: TrainAttentionConfig, device: str = "auto") -> "TrainAttention":
         """A fresh phi over a pretrained backbone. Raises UserError when the backbone cannot be had."""
+        seq2seq = load_pretrained(AutoConfig, config.backbone).is_encoder_decoder
         backbone, tokenizer = load_model(
             config.backbone,
             four_bit=config.four_bit,
-            auto_class=AutoModel,
+            auto_class=AutoModelForTextEncoding if seq2seq else AutoModel,
             device=device,
             precision=config.precision,
             layers=config.layers,
@@ -87,10 +90,14 @@ class TrainAttention(nn.Module):
         return cls(backbone, hidden_size, config, tokenizer).to(resolve_device(device))
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """z_t, (B, T) float32; z_t is read at the token's own position and sees the document up to it."""
-        hidden = self.backbone(
-            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids(attention_mask)
-        ).last_hidden_state
+        """z_t, (B, T) float32; z_t is read at the token's own position and sees the document up to it.
+
+        The backbone of an encoder-decoder is its encoder; it reads what the decoder is to say and sees all of it.
+        """
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if self.takes_positions:
+            inputs["position_ids"] = position_ids(attention_mask)
+        hidden = self.backbone(**inputs).last_hidden_state
         return self.head(hidden.to(self.head.weight.dtype)).squeeze(-1)
 
     def to_weights(self, logits: Tensor, attention_mask: Tensor) -> Tensor:

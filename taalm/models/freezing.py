@@ -1,0 +1,20 @@
+"""Which of a base model's own weights train: freeze_level of the online wiki stream (and of --model)."""
+
+from torch import nn
+
+from taalm.models.split import decoder_layers
+
+
+def freeze(model: nn.Module, level: int) -> None:
+    """0 nothing is frozen; 1 the encoder with its embeddings, of a decoder the embeddings and the lower half of the
+    layers; 2 everything. What is shared with a frozen part (a tied head) is frozen with it.
+    """
+    model.requires_grad_(level < 2)
+    if level != 1:
+        return
+    if model.config.is_encoder_decoder:
+        model.get_encoder().requires_grad_(False)
+        return
+    layers = decoder_layers(model)
+    for part in (model.get_input_embeddings(), *layers[: len(layers) // 2]):
+        part.requires_grad_(False)

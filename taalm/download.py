@@ -19,9 +19,13 @@ from taalm.config import ROOT, parse, run_entry
 from taalm.errors import UserError
 
 HUB = "https://huggingface.co/datasets/seonghyeonye/TemporalWiki/resolve/main"
-SOURCES: dict[str, dict[str, str]] = {  # name -> archive -> folder it is unpacked into, under data/
-    "temporalwiki": {f"{HUB}/{name}.zip": "." for name in ("Wikipedia_Full", "TWiki_Diffsets", "TWiki_Probes")},
-    "lama": {"https://dl.fbaipublicfiles.com/LAMA/data.zip": "LAMA"},
+DRIVE = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
+SOURCES: dict[str, list[tuple[str, str, str]]] = {  # name -> (URL, file, folder it is unpacked into, under data/)
+    "temporalwiki": [
+        (f"{HUB}/{name}.zip", f"{name}.zip", ".") for name in ("Wikipedia_Full", "TWiki_Diffsets", "TWiki_Probes")
+    ],
+    "lama": [("https://dl.fbaipublicfiles.com/LAMA/data.zip", "data.zip", "LAMA")],
+    "online_wiki": [(f"{DRIVE}16nX6OIF8-eZSHU4zvpjjnkPSaluqCgEh", "online_wiki.zip", ".")],
 }
 BLOCK = 1 << 20
 
@@ -116,8 +120,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"say what to download: {', '.join(SOURCES)}")
     config = parse(DownloadConfig, None, arguments[1:] if name else arguments, f"python -m taalm.download {name}")
     out = Path(config.out)
-    for url, folder in SOURCES[name].items():
-        file = url.rsplit("/", 1)[1]
+    for url, file, folder in SOURCES[name]:
         if config.only and file != f"{config.only}.zip":
             continue
         archive = download(f"{config.base_url.rstrip('/')}/{file}" if config.base_url else url, out / "archives" / file)

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -84,12 +84,44 @@ def tiny_gpt2(vocab_size: int, seed: int = 0) -> GPT2LMHeadModel:
     return GPT2LMHeadModel(config)
 
 
-def tiny_t5(vocab_size: int, seed: int = 0) -> T5ForConditionalGeneration:
+def tiny_t5(vocab_size: int, seed: int = 0, d_model: int = 16) -> T5ForConditionalGeneration:
     torch.manual_seed(seed)
     config = T5Config(
-        vocab_size=vocab_size, d_model=16, d_kv=4, d_ff=32, num_layers=2, num_heads=4, decoder_start_token_id=0,
+        vocab_size=vocab_size, d_model=d_model, d_kv=d_model // 4, d_ff=2 * d_model, num_layers=2, num_heads=4,
+        decoder_start_token_id=0, pad_token_id=0, eos_token_id=1, dropout_rate=0.0,
     )  # fmt: skip
     return T5ForConditionalGeneration(config)
+
+
+@pytest.fixture(scope="session")
+def t5_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer as T5's: </s> after every text, no BOS, sentinels."""
+    plain = Tokenizer(models.BPE())
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    plain.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=["<pad>", "</s>", "<unk>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    rows = (ROOT / "data" / "sample" / "online_wiki" / "month" / "datesorted_train.jsonl").read_text().splitlines()
+    plain.train_from_iterator([text for row in rows for text in json.loads(row)["corpus"]], trainer)
+    plain.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    sentinels = [f"<extra_id_{index}>" for index in range(4)]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=plain, eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
+        additional_special_tokens=sentinels,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def t5_folder(tmp_path_factory: pytest.TempPathFactory, t5_tokenizer: PreTrainedTokenizerFast) -> Path:
+    """A tiny random T5 with its tokenizer, in a folder that --model takes."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-t5"
+    tiny_t5(len(t5_tokenizer), d_model=64).save_pretrained(folder)
+    t5_tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,9 @@ from taalm.models.precision import Precision, freeze_linears, resolve_device, wa
 from taalm.models.sharding import shard
 
 
+OWNERLESS = ("t5-small", "t5-base", "t5-large", "t5-3b", "t5-11b", "gpt2")  # hub ids of old, without an owner
+
+
 @dataclass
 class ModelConfig:
     """The base model theta and how it trains."""
@@ -79,7 +82,7 @@ def model_source(name: str) -> str:
     """The folder or hub id that transformers loads `name` from."""
     if name in PACKAGED:
         return str(packaged_folder(name))
-    if not Path(name).is_dir() and "/" not in name:
+    if not Path(name).is_dir() and "/" not in name and name not in OWNERLESS:
         raise UserError(
             f"no model {name!r}: not packaged ({', '.join(PACKAGED)}), not a folder, not a hub id owner/name"
         )
@@ -195,8 +198,8 @@ def add_lora(
 
 def kadapter_places(layers: int, count: int) -> list[int]:
     """Hidden states for `count` K-Adapters, spread from 1 to the end; 3 of 32 layers: 1, 15, -1, as published."""
-    steps = max(1, count - 1)
-    return [*sorted(min(1 + index * max(0, layers - 3) // steps, layers - 1) for index in range(count - 1)), -1]
+    first, apart = int(layers >= count), max(1, (layers - 3) // max(1, count - 1))
+    return [*(min(first + index * apart, layers - 1) for index in range(count - 1)), -1]
 
 
 def add_adapter(model: nn.Module, config: ModelConfig) -> nn.Module:

@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from taalm.errors import UserError
 from taalm.models.split import decoder_layers
@@ -18,6 +18,7 @@ def shard(model: nn.Module, device: torch.device) -> None:
     for layer in decoder_layers(model):
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh, reshard_after_forward=True)  # passes without a backward must not leave it whole
+    register_fsdp_forward_method(model, "generate")  # it calls an encoder past the model's own forward
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)

@@ -1,0 +1,299 @@
+"""Run: pytest tests/test_online_run.py. Every configuration of the stream runs; each key does something; resuming."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from taalm import run_online
+from taalm.checkpoint import load_state, under
+from taalm.errors import UserError
+from taalm.models.train_attention import TrainAttention, TrainAttentionConfig
+from taalm.online import Stream
+from taalm.online_config import NAMES, OnlineConfig
+from taalm.results import load_result
+from tests.conftest import ROOT, run_module
+
+CONFIGS = ROOT / "configs" / "online" / "wiki"
+SAMPLE = ROOT / "data" / "sample" / "online_wiki"
+
+
+@pytest.fixture(scope="module")
+def phis(t5_folder, tiny_folder, tmp_path_factory) -> dict[str, Path]:
+    """A phi that never learned, for each family of models."""
+    found = {}
+    for family, folder in (("t5", t5_folder), ("smollm2", tiny_folder)):
+        torch.manual_seed(0)
+        phi = TrainAttention.create(TrainAttentionConfig(backbone=str(folder), r=2, precision="fp32"))
+        torch.nn.init.normal_(phi.head.weight)
+        found[family] = tmp_path_factory.mktemp("phi") / family
+        phi.save_pretrained(found[family])
+    return found
+
+
+@pytest.fixture
+def run(t5_folder, tiny_folder, phis, tmp_path):
+    """run(config file or None, "--key", value, ...) -> the result, in a folder of its own."""
+    number = iter(range(100))
+
+    def start(file: Path | None, *arguments: object, family: str = "t5", out: Path | None = None) -> dict:
+        out = out or tmp_path / f"run{next(number)}"
+        given = ["--config", str(file)] if file else []
+        model = t5_folder if family == "t5" else tiny_folder
+        run_online.main([
+            *given, "--model", str(model), "--data", str(SAMPLE), "--output_dir", str(out), "--quiet", "true",
+            "--precision", "fp32", "--phi", str(phis[family]), *map(str, arguments),
+        ])  # fmt: skip
+        return load_result(out / "result.pkl")
+
+    return start
+
+
+def names(kind: str) -> list[Path]:
+    return sorted(CONFIGS.glob(f"*/{kind}_*.json"))
+
+
+def test_the_named_configurations_are_there_with_the_published_values():
+    methods = ("vannila", "kadapter_2", "kadapter_3", "lora", "mixreview", "modular", "recadam", "targeted", "rho")
+    for version in ("day", "month", "quarter"):
+        for method in methods:
+            found = json.loads((CONFIGS / version / f"t5_{method}.json").read_text())
+            assert found["dataset_version"] == version and found["model"] == "t5-base"
+            published = {"input_length": 18, "output_length": 18, "train_batch_size": 8, "num_train_epochs": 1,
+                         "gradient_accumulation_steps": 3, "learning_rate": 2e-3, "optimizer": "adafactor"}  # fmt: skip
+            assert published.items() <= found.items()
+            assert found["freeze_level"] == (0 if method == "vannila" else 1)
+            decoder = CONFIGS / version / f"smollm2_{method}.json"
+            assert decoder.is_file() == (method != "modular")
+    assert len({*names("t5"), *names("smollm2")}) == 3 * (9 + 8) == len(list(CONFIGS.rglob("*.json")))
+
+
+@pytest.mark.parametrize("file", names("t5"), ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_every_t5_configuration_runs(run, file):
+    result = run(file)
+    dates = {"day": 5, "month": 4, "quarter": 3}[file.parent.name]
+    assert len(result["eval_result"]) == dates and result["summary"]["em"] is not None
+
+
+@pytest.mark.parametrize("file", sorted((CONFIGS / "month").glob("smollm2_*.json")), ids=lambda file: file.stem)
+def test_every_configuration_for_a_decoder_runs(run, file):
+    assert len(run(file, family="smollm2")["eval_result"]) == 4
+
+
+def test_a_methods_training_differs_from_vanillas(run, tmp_path):
+    """From the same start, frozen alike: other weights after the second month (mix-review has a buffer by then)."""
+
+    def theta(method: str) -> torch.Tensor:
+        run(None, "--method", method, "--freeze_level", 1, "--recadam.t0_share", 0.25, "--recadam.coefficient", 500,
+            "--rho.reference_lr", 1e-2, "--num_train_epochs", 2, "--learning_rate", 1e-3, "--limit", 8,
+            out=tmp_path / method)  # fmt: skip
+        (checkpoint,) = (tmp_path / method / "checkpoints").glob("*.safetensors")
+        tensors = under(load_state(checkpoint)[0], "theta/")
+        return torch.cat([value.reshape(-1) for name, value in sorted(tensors.items()) if ".decoder" in f".{name}"])
+
+    plain = theta("vanilla")
+    for method in ("mixreview", "recadam", "targeted", "rho", "kl", "surprisal"):
+        other = theta(method)
+        assert other.shape == plain.shape and not torch.allclose(other, plain, atol=1e-5), method
+
+
+def test_interrupted_after_any_date_it_ends_as_if_never_interrupted(run, tmp_path, monkeypatch):
+    settings = ("--method", "mixreview", "--num_train_epochs", 3, "--learning_rate", 2e-3, "--optimizer", "adafactor",
+                "--train_batch_size", 2, "--gradient_accumulation_steps", 1)  # fmt: skip
+    whole = run(None, *settings, out=tmp_path / "whole")
+    saved, learned = run_online.Run.save, run_online.Run.learn
+
+    class Killed(Exception):
+        pass
+
+    for t in range(4):
+
+        def kill_after(self, date, last=t):
+            saved(self, date)
+            if date == last:
+                raise Killed
+
+        def kill_before(self, date, last=t):
+            row = learned(self, date)
+            if date == last:
+                raise Killed
+            return row
+
+        for place, stop in (("save", kill_after), ("learn", kill_before)):
+            out = tmp_path / f"{place}{t}"
+            monkeypatch.setattr(run_online.Run, place, stop)
+            with pytest.raises(Killed):
+                run(None, *settings, out=out)
+            monkeypatch.undo()
+            again = run(None, *settings, out=out)
+            for result in (whole, again):
+                for row in result["eval_result"].values():
+                    row.pop("seconds", None)
+            assert again["eval_result"] == whole["eval_result"] and again["right"] == whole["right"]
+    finished = [
+        load_state(next((tmp_path / name / "checkpoints").glob("*.safetensors")))[0] for name in ("whole", "learn2")
+    ]
+    assert all(torch.equal(finished[0][name], finished[1][name]) for name in finished[0])
+
+
+def test_a_t5_taught_the_first_month_then_streamed_moves_every_number(run, tmp_path):
+    settings = ("--learning_rate", 2e-3, "--optimizer", "adafactor", "--input_length", 40, "--output_length", 60)
+    run(None, *settings, "--num_train_epochs", 40, "--dataset_version", "quarter", "--keep_checkpoints", 0,
+        out=tmp_path / "taught")  # fmt: skip
+    first = sorted((tmp_path / "taught" / "checkpoints").glob("*.safetensors"))[0]
+    result = run(None, *settings, "--num_train_epochs", 20, "--dataset_version", "quarter", "--checkpoint_path", first,
+                 out=tmp_path / "streamed")  # fmt: skip
+    assert result["right"][-1][0] > 0  # the first date was taught before the stream
+    summary = result["summary"]
+    assert summary["em"] > 0.3 and summary["fwt"] > 0.1 and summary["bwt"] < 0 and 0 < summary["kg"] < 1
+    assert summary["kar"] != 0 and summary["fuar"] > 0
+    gaps = [row["representation_gap"] for row in result["eval_result"].values()]
+    assert len(set(gaps)) == len(gaps) and all(gap > 0 for gap in gaps)
+
+
+def test_the_span_form_runs_and_is_for_encoders(run):
+    result = run(None, "--form", "span", "--num_train_epochs", 30, "--learning_rate", 2e-3, "--limit", 4,
+                 "--input_length", 40, "--output_length", 30, "--optimizer", "adafactor")  # fmt: skip
+    assert result["summary"]["em"] > 0
+    with pytest.raises(UserError, match="has no sentinels"):
+        run(None, "--form", "span", family="smollm2")
+
+
+@pytest.mark.parametrize(
+    ("family", "arguments", "message"),
+    [
+        ("smollm2", ["--method", "modular"], "needs an encoder"),
+        ("t5", ["--method", "vanila"], "vanilla"),
+        ("t5", ["--freez_level", "1"], "did you mean --freeze_level"),
+        ("t5", ["--dataset", "news"], "dataset"),
+        ("t5", ["--data", "/nowhere"], "Download_dataset"),
+        ("t5", ["--method", "recadam", "--recadam.t0_share", "0.25", "--learning_rate", "2e-3"], "diverges"),
+        ("t5", ["--method", "recadam"], "pass --recadam.t0_share"),
+    ],
+)
+def test_what_cannot_be_run_is_told(run, family, arguments, message):
+    with pytest.raises(UserError, match=message):
+        run(None, *arguments, family=family)
+
+
+def test_an_unknown_key_of_a_json_file_fails(run, tmp_path):
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({"method": "lora", "learning_rat": 1e-3}))
+    with pytest.raises(UserError, match="did you mean --learning_rate"):
+        run(path)
+
+
+def test_vanilla_may_be_typed_for_vannila(run):
+    assert run(CONFIGS / "quarter" / "t5_vanilla.json")["method"] == "baseline"
+    assert {NAMES[name][0] for name in ("vannila", "vanilla", "baseline")} == {"finetune"}
+
+
+def test_validation_asks_a_checkpoint_about_every_date_and_trains_nothing(run, tmp_path, capsys):
+    settings = ("--num_train_epochs", 20, "--learning_rate", 2e-3, "--optimizer", "adafactor", "--input_length", 40,
+                "--output_length", 60)  # fmt: skip
+    result = run(None, *settings, out=tmp_path / "run")
+    (last,) = (tmp_path / "run" / "checkpoints").glob("*.safetensors")
+    with pytest.raises(UserError, match="cannot read"):  # it makes no result
+        run(None, *settings, "--check_validation", "true", "--checkpoint_path", last, out=tmp_path / "check")
+    rows = list(csv.DictReader((tmp_path / "check" / "validation.csv").open()))
+    assert [row["date"] for row in rows] == list(result["eval_result"])
+    assert float(rows[-1]["em"]) == result["eval_result"]["2024-2"]["em"] > 0
+    assert not (tmp_path / "check" / "checkpoints").exists()
+
+
+def test_the_log_and_the_predictions_are_what_the_result_says(run, tmp_path):
+    result = run(None, "--output_log", tmp_path / "log.csv", "--num_train_epochs", 20, "--learning_rate", 2e-3,
+                 "--optimizer", "adafactor", out=tmp_path / "run")  # fmt: skip
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert [row["date"] for row in rows] == ["2023-9", "2023-10", "2023-12", "2024-2"]
+    for row in rows:
+        path = tmp_path / "run" / "predictions" / f"{row['date']}_{row['date']}.jsonl"
+        said = [json.loads(line) for line in path.read_text().splitlines()]
+        assert float(row["em"]) == sum(answer["em"] for answer in said) / len(said)
+        assert float(row["em"]) == result["eval_result"][row["date"]]["em"]
+    assert (tmp_path / "run" / "stream.png").stat().st_size > 10_000
+
+
+def cell(**keys):
+    """What the keys make of a cell."""
+    return Stream(OnlineConfig(data=str(SAMPLE), **keys)).cell_config
+
+
+@pytest.mark.parametrize(
+    ("keys", "read", "expected"),
+    [
+        ({"num_train_epochs": 3}, lambda c: c.adapt.epochs, 3),
+        ({"train_batch_size": 2}, lambda c: (c.adapt.batch_size, c.adapt.token_budget), (6, 72)),
+        ({"gradient_accumulation_steps": 5}, lambda c: c.adapt.batch_size, 40),
+        ({"ngpu": 2}, lambda c: c.adapt.batch_size, 48),
+        ({"ngpu": 0}, lambda c: c.model.device, "cpu"),
+        ({"learning_rate": 0.5}, lambda c: c.adapt.lr, 0.5),
+        ({"use_lr_scheduling": True}, lambda c: c.adapt.schedule, "linear"),
+        ({"optimizer": "adafactor"}, lambda c: c.adapt.optimizer, "adafactor"),
+        ({"freeze_level": 1}, lambda c: c.model.freeze_level, 1),
+        ({"input_length": 30}, lambda c: c.adapt.max_length, 48),
+        ({"output_length": 30}, lambda c: c.adapt.max_length, 48),
+        ({"use_deepspeed": True}, lambda c: c.model.shard, True),
+        ({"method": "kadapter_2", "kadapter_blocks": 1}, lambda c: (c.model.kadapter_count, c.model.kadapter_blocks),
+         (2, 1)),
+        ({"lora_r": 2, "lora_alpha": 3}, lambda c: (c.model.r, c.model.alpha, c.model.lora_targets), (2, 3, "qv")),
+        ({"weight_decay": 0.1}, lambda c: c.adapt.weight_decay, 0.1),
+        ({"modular_encoder": "x"}, lambda c: c.model.modular_encoder, "x"),
+    ],
+)  # fmt: skip
+def test_each_key_reaches_the_cell(tiny_folder, keys, read, expected):
+    assert read(cell(model=str(tiny_folder), **keys)) == expected
+
+
+def test_lengths_workers_and_batches_of_asking_are_kept_to(run, tmp_path):
+    """input_length cuts what is given, output_length what is said; batches and workers change nothing."""
+    settings = ("--num_train_epochs", 2, "--learning_rate", 1e-3)
+
+    def said(name: str, *arguments: object, family: str = "smollm2") -> list[str]:
+        run(None, *settings, *arguments, family=family, out=tmp_path / name)
+        path = tmp_path / name / "predictions" / "2023-10_2023-10.jsonl"
+        return [json.loads(line)["said"] for line in path.read_text().splitlines()]
+
+    long = said("long")
+    assert said("batches", "--eval_batch_size", 1, "--num_workers", 1) == long
+    assert said("short", "--output_length", 2) != long and said("given", "--input_length", 3) != long
+    assert said("beams", "--beams", 3) != long
+
+
+def test_mixreviews_buffer_holds_invariant_facts_of_past_dates_only(t5_folder):
+    stream = Stream(OnlineConfig(model=str(t5_folder), data=str(SAMPLE), method="mixreview", buffer_share=0.5))
+    invariant = {"P407", "P37", "P17", "P19", "P20", "P27", "P103", "P495", "P364", "P30", "P131", "P740"}
+    assert stream.buffer(0) == []
+    for t in range(1, 4):
+        kept, past = stream.buffer(t), [document for before in range(t) for document in stream.documents(before)]
+        relations = {document: lesson.relation for date in stream.dates for document, lesson in stream.by_date[date]}
+        assert kept and set(kept) <= set(past) and {relations[document] for document in kept} <= invariant
+        assert kept[: len(stream.buffer(t - 1))] == stream.buffer(t - 1)
+    stream.config.buffer_size = 1
+    assert len(stream.buffer(3)) == 1
+
+
+@pytest.mark.parametrize("sharded", ["false", "true"])
+def test_two_processes_give_the_numbers_of_one(t5_folder, tmp_path, sharded):
+    def command(name: str, *arguments: object) -> dict:
+        done = run_module(
+            "run", "--model", t5_folder, "--data", SAMPLE, "--precision", "fp32", "--device", "cpu", "--limit", 4,
+            "--output_dir", tmp_path / name, "--num_train_epochs", 3, "--learning_rate", 1e-3, *arguments,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return load_result(tmp_path / name / "result.pkl")
+
+    one = command("one", "--gradient_accumulation_steps", 2)
+    two = command("two", "--gradient_accumulation_steps", 1, "--ngpu", 2, "--use_deepspeed", sharded)
+    assert one["right"] == two["right"]
+    for date, row in one["eval_result"].items():
+        assert row["loss"] == pytest.approx(two["eval_result"][date]["loss"], rel=1e-4)
+
+
+def test_the_packaged_decoder_runs_by_its_own_configuration(tmp_path):
+    done = run_module("run", "--config", CONFIGS / "quarter" / "smollm2_lora.json", "--data", SAMPLE, "--limit", 3,
+                      "--output_dir", tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "3 dates" in done.stdout and load_result(tmp_path / "result.pkl")["summary"]["seconds"] > 0

@@ -1,19 +1,23 @@
 """Run: pytest tests/meta/test_bases.py. phi trains for every base, by every hypergradient that the base permits."""
 
+import json
+
 import pytest
 import torch
 
+from taalm import train_ta
 from taalm.errors import UserError
 from taalm.facts import read_facts
 from taalm.meta.hypergradient import HYPERGRADIENTS
 from taalm.meta.inner import InnerConfig
 from taalm.meta.lessons import Lessons
 from taalm.meta.objectives import ObjectiveConfig
-from taalm.meta.problem import Theta
+from taalm.meta.problem import Lesson, Theta
 from taalm.meta.trainer import MetaTrainer, OuterConfig
 from taalm.models.base import ModelConfig, load_theta
 from taalm.models.train_attention import TrainAttention, TrainAttentionConfig
-from tests.conftest import tiny_gpt2, tiny_llama
+from taalm.text import collate, encode
+from tests.conftest import ROOT, tiny_gpt2, tiny_llama
 from tests.meta.test_hypergradient import lesson, relative, weights_for
 
 
@@ -61,3 +65,37 @@ def test_finite_differences_through_bfloat16_are_refused(tiny_folder, sample_fol
     for adapter in ("lora", "kadapter"):
         with pytest.raises(UserError, match=r"bfloat16.*--theta\.precision fp32"):
             trainer(tiny_folder, sample_folder, tmp_path, adapter=adapter, precision="bf16")
+
+
+@pytest.mark.parametrize("adapter", ["lora", "full", "modular", "kadapter"])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_an_encoder_decoders_hypergradients_agree_too(t5_folder, adapter, steps):
+    torch.manual_seed(0)
+    model, tokenizer = load_theta(ModelConfig(name=str(t5_folder), adapter=adapter, r=2, precision="fp32"))
+    theta = Theta(model, InnerConfig(lr=1e-2, steps=steps), ObjectiveConfig(form="descriptive"))
+    given = (("Ana lives in", "Rome"), ("Bo works as a", "poet"), ("Cy", "sang here"))
+    rows = [encode(tokenizer, f"{a} {b} .", (len(a) + 1, len(a) + 1 + len(b)), ends=True, source=a) for a, b in given]
+    taught = Lesson(collate(rows, 0), collate(rows[::-1], 0))
+    weights = weights_for(taught.documents).float()
+    found = {
+        name: theta.hypergradient(estimate, taught, weights).weight_gradient
+        for name, estimate in HYPERGRADIENTS.items()
+    }
+    assert relative(found["jvp"], found["double_backward"]) < 5e-3
+    # T5's ReLUs: a finite difference steps over kinks
+    assert torch.cosine_similarity(found["finite_difference"].flatten(), found["double_backward"].flatten(), 0) > 0.8
+
+
+def test_a_phi_trains_for_an_encoder_decoder_and_weighs_the_answers(t5_folder, tmp_path):
+    facts = ROOT / "data" / "sample" / "online_wiki" / "ta"
+    train_ta.main([
+        "--theta.name", str(t5_folder), "--phi.backbone", str(t5_folder), "--theta.first_layer", "0",
+        "--phi.layers", "0", "--data", str(facts), "--objective.form", "descriptive", "--ends", "true",
+        "--outer.steps", "24",
+        "--outer.warm_start", "20", "--outer.batch_size", "8", "--judged", "4", "--out", str(tmp_path),
+        "--quiet", "true",
+        "--theta.precision", "fp32", "--phi.precision", "fp32", "--name", "t5",
+    ])  # fmt: skip
+    report = json.loads((tmp_path / "t5" / "report.json").read_text())
+    assert report["held_out"]["object_ratio"]["median"] > 1.2 and report["skipped_steps"] == 0
+    assert TrainAttention.from_pretrained(tmp_path / "t5" / "phi").takes_positions is False

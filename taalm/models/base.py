@@ -33,7 +33,6 @@ from taalm.models.packaged import PACKAGED, packaged_folder
 from taalm.models.precision import Precision, freeze_linears, resolve_device, wants_bf16
 from taalm.models.sharding import shard
 
-
 OWNERLESS = ("t5-small", "t5-base", "t5-large", "t5-3b", "t5-11b", "gpt2")  # hub ids of old, without an owner
 
 

@@ -1,8 +1,9 @@
-"""Pictures of results: `python -m taalm.plots results/lamackl --out curves.png`."""
+"""Pictures of results: `python -m taalm.plots results/lamackl --out curves.png` (or results/online_wiki/month)."""
 
 import argparse
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
@@ -13,7 +14,7 @@ import matplotlib.pyplot as plt
 from taalm.checkpoint import atomic_path
 from taalm.config import run_entry
 from taalm.errors import UserError
-from taalm.results import Result, load_results
+from taalm.results import Result, is_stream, load_results
 
 # Okabe-Ito colours: told apart by colour-blind readers; the line style says the method again
 STYLES = {
@@ -57,6 +58,23 @@ def learning_curves(results: dict[str, Result], path: Path) -> None:
     plt.close(figure)
 
 
+def relation_bars(counts: Mapping[str, Mapping[str, int]], path: Path) -> None:
+    """How many facts of each relation each file has, a panel per file, the commonest first."""
+    figure, axes = plt.subplots(len(counts), 1, figsize=(11, 2.4 * len(counts)), layout="constrained", squeeze=False)
+    for axis, (name, found) in zip(axes[:, 0], counts.items(), strict=True):
+        ordered = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
+        bars = axis.bar([code for code, _ in ordered], [count for _, count in ordered], color=COLOURS[0])
+        axis.bar_label(bars, fontsize=7)
+        axis.set_title(f"{name} ({sum(found.values())} facts)", loc="left", fontsize=10)
+        axis.set_ylabel("facts")
+        axis.tick_params(axis="x", rotation=60, labelsize=8)
+        axis.margins(x=0.01, y=0.15)
+    axes[-1, 0].set_xlabel("relation (Wikidata)")
+    with atomic_path(path) as scratch:
+        figure.savefig(scratch, format="png", dpi=130)
+    plt.close(figure)
+
+
 def stream_curves(results: dict[str, Result], path: Path) -> None:
     """EM, BWT, FWT and KG along the online stream, a line per result."""
     figure, axes = plt.subplots(2, 2, figsize=(11, 6.5), sharex=True, layout="constrained")
@@ -94,7 +112,11 @@ def main(arguments: list[str]) -> None:
     if not results:
         raise UserError(f"{given.folder}: no result files (*.pkl) here; the scripts under scripts/eval make them")
     path = given.out or given.folder / "curves.png"
-    learning_curves(results, path)
+    streams = {name: result for name, result in results.items() if is_stream(result)}
+    if streams:
+        stream_curves(streams, path)
+    else:
+        learning_curves(results, path)
     print(f"curves in {path}")
 
 

@@ -44,8 +44,15 @@ def load_result(path: str | Path) -> Result:
 
 
 def load_results(folder: str | Path) -> dict[str, Result]:
-    """Every result of a folder by name."""
-    return {path.stem: load_result(path) for path in sorted(Path(folder).glob("*.pkl"))}
+    """Every result of a folder by name; a stream's result.pkl has the name of its own folder."""
+    found = {path.stem: path for path in Path(folder).glob("*.pkl")}
+    found |= {path.parent.name: path for path in Path(folder).glob("*/result.pkl")}
+    return {name: load_result(path) for name, path in sorted(found.items())}
+
+
+def is_stream(result: Result) -> bool:
+    """Whether a result is the online wiki stream's."""
+    return "em" in result.get("summary", {})
 
 
 COLUMNS = (
@@ -66,6 +73,18 @@ COLUMNS = (
 )
 
 
+STREAM_COLUMNS = (
+    ("EM", "em"),
+    ("BWT", "bwt"),
+    ("FWT", "fwt"),
+    ("KG", "kg"),
+    ("KAR", "kar"),
+    ("FUAR", "fuar"),
+    ("answer EM", "answer_em"),
+    ("seconds", "seconds"),
+)
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
@@ -73,7 +92,8 @@ def _cell(value: Any) -> str:
 
 
 def table(results: dict[str, Result]) -> str:
-    """A Markdown table of LAMA-ckl results, the framing rows (do-nothing, relation-majority) first."""
+    """A Markdown table of LAMA-ckl results, the framing rows (do-nothing, relation-majority) first; or of streams."""
+    columns = STREAM_COLUMNS if any(map(is_stream, results.values())) else COLUMNS
     rows: list[list[str]] = []
     framing: dict[str, dict] = {}
     for name, result in results.items():
@@ -81,9 +101,9 @@ def table(results: dict[str, Result]) -> str:
             same = framing.setdefault(row, values) == values
             if not same:  # other facts or another model: both are shown
                 framing[f"{row} ({name})"] = values
-        rows.append([name, *(_cell(result.get("summary", {}).get(key)) for _, key in COLUMNS)])
-    framed = [[name, *(_cell(row.get(key)) for _, key in COLUMNS)] for name, row in framing.items()]
-    rows = [["result", *(title for title, _ in COLUMNS)], *framed, *rows]
+        rows.append([name, *(_cell(result.get("summary", {}).get(key)) for _, key in columns)])
+    framed = [[name, *(_cell(row.get(key)) for _, key in columns)] for name, row in framing.items()]
+    rows = [["result", *(title for title, _ in columns)], *framed, *rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows

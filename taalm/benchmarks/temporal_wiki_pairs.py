@@ -15,12 +15,13 @@ from pathlib import Path
 from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
 
+from taalm.benchmarks.lama import read_relations, read_trex
 from taalm.benchmarks.temporal_wiki import PERIODS, SETS, Triple, document_rows, read_triples
 from taalm.benchmarks.temporal_wiki_stand_in import MARK, fact_row, stream_folder, write_facts
 from taalm.checkpoint import write_text
 from taalm.config import ROOT, parse, run_entry
 from taalm.errors import UserError
-from taalm.facts import Span, read_jsonl
+from taalm.facts import Span
 
 LONGEST_NAME = 6  # words
 PAIRS = "train_ta"  # the folder of the files, in that of the stream
@@ -53,20 +54,13 @@ class Known:
 
 def read_lama(folder: Path) -> dict[str, list[Known]]:
     """subject -> its facts. Raises UserError where LAMA is not there, or a row lacks a field."""
-    relations = next(folder.rglob("relations.jsonl"), None)
-    files = sorted(folder.rglob("TREx/*.jsonl"))
-    if relations is None or not files:
-        raise UserError(f"{folder}: no relations.jsonl and TREx/*.jsonl; `bash scripts/data/lama.sh` downloads LAMA")
-    described = {row["relation"]: row for _, row in read_jsonl(relations)}
-    found: dict[str, list[Known]] = {}
-    for file in files:
-        for where, row in read_jsonl(file):
-            try:
-                relation = described[row["predicate_id"]]
-                triple = Triple(row["sub_label"], relation["label"], row["obj_label"])
-            except KeyError as error:
-                raise UserError(f"{where}: no field or relation {error}") from None
-            found.setdefault(triple.subject, []).append(Known(triple, row["predicate_id"], relation["template"]))
+    relations, found = read_relations(folder), {}
+    for where, row in read_trex(folder):
+        code = row["predicate_id"]
+        if code not in relations:
+            raise UserError(f"{where}: relations.jsonl has no relation {code}")
+        triple = Triple(row["sub_label"], relations[code]["label"], row["obj_label"])
+        found.setdefault(triple.subject, []).append(Known(triple, code, relations[code]["template"]))
     return found
 
 

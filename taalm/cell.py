@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from taalm.adapt import Adaptation, AdaptConfig, document_losses
 from taalm.errors import UserError
@@ -19,8 +19,8 @@ from taalm.optimizers.recadam import RecAdamConfig
 from taalm.rehearsal import REHEARSALS, Rehearsal, ReviewConfig
 from taalm.review_text import sample_texts, without_probes
 from taalm.shares import Share
-from taalm.text import Encoded, Span, check_length, describe_truncation, encode, pad_token
-from taalm.weighters import Selector, get_weighter
+from taalm.text import Encoded, Span, check_length, collate, describe_truncation, encode, pad_token
+from taalm.weighters import Selector, Weighter, get_weighter
 from taalm.weighters.known import SelectWithoutKnown, WithoutKnown
 from taalm.weighters.material import Material
 from taalm.weighters.selective import RhoConfig
@@ -135,6 +135,30 @@ class Cell:
         """
         config, pad_id = self.config, pad_token(tokenizer)
         rows = self._documents(split, tokenizer, documents)
+        weigh = self._weigher(split, tokenizer, documents, rows, state_file.parent)
+        return Adaptation(
+            split, rows, pad_id, weigh, config.adapt, evaluate, state_file, config.seed, config.quiet,
+            make_optimizer(self.method.optimizer, config.recadam), self._rehearsal(split, tokenizer, review),
+        )  # fmt: skip
+
+    def weights(
+        self, split: SplitModel, tokenizer: Any, documents: Sequence[Document], work: Path
+    ) -> tuple[list[Encoded], list[Tensor]]:
+        """The documents' tokens and what each weighs, (T,) per document, under theta as it is now."""
+        rows, pad_id = self._documents(split, tokenizer, documents), pad_token(tokenizer)
+        weigh, batch = self._weigher(split, tokenizer, documents, rows, work), collate(rows, pad_id)
+        if isinstance(weigh, Selector):
+            losses = nn.utils.rnn.pad_sequence(document_losses(split, rows, pad_id), batch_first=True)
+            found = weigh.select(batch, losses)
+        else:
+            found = weigh(batch.to(next(split.model.parameters()).device))
+        return rows, [weights[: len(row)].cpu() for weights, row in zip(found, rows, strict=True)]
+
+    def _weigher(
+        self, split: SplitModel, tokenizer: Any, documents: Sequence[Document], rows: Sequence[Encoded], work: Path
+    ) -> Weighter | Selector:
+        """The method's weighter for these documents; what it has to train lies in `work`."""
+        config, pad_id = self.config, pad_token(tokenizer)
         if self.method.weighter.startswith("oracle") and any(document.span is None for document in documents):
             raise UserError("oracle needs to know where each document's object stands; these documents do not say it")
         base_losses = cache(lambda: document_losses(split, rows, pad_id))
@@ -145,17 +169,14 @@ class Cell:
             texts=[document.text for document in documents],
             subjects=[document.subject for document in documents] if all(d.subject for d in documents) else (),
             base_losses=base_losses,
-            reference_losses=lambda: self._reference_losses(rows, state_file.parent / "reference.safetensors"),
+            reference_losses=lambda: self._reference_losses(rows, work / "reference.safetensors"),
             keep=config.rho.keep,
         )
         weigh = get_weighter(self.method.weighter, material)
         if config.known_above < 1:
             mask = SelectWithoutKnown if isinstance(weigh, Selector) else WithoutKnown
-            weigh = mask(weigh, rows, base_losses(), config.known_above)
-        return Adaptation(
-            split, rows, pad_id, weigh, config.adapt, evaluate, state_file, config.seed, config.quiet,
-            make_optimizer(self.method.optimizer, config.recadam), self._rehearsal(split, tokenizer, review),
-        )  # fmt: skip
+            return mask(weigh, rows, base_losses(), config.known_above)
+        return weigh
 
     def _encode(
         self, split: SplitModel, tokenizer: Any, documents: Sequence[Document], max_length: int | None

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from taalm.checkpoint import atomic_path, write_text
+from taalm.checkpoint import write_text
 from taalm.facts import Span
+from taalm.plots.style import COLOURS, write
 
 SHADE = (0, 114, 178)  # Okabe-Ito blue
 OUTLINE = "#D55E00"  # and vermilion, told apart from it by colour-blind readers
@@ -122,9 +120,7 @@ def picture(document: Weighed, path: Path, width: int = 92) -> None:
                               color=colour, zorder=3)  # fmt: skip
             y += 1
         y += 0.5
-    with atomic_path(path) as scratch:
-        figure.savefig(scratch, format="png", dpi=130)
-    plt.close(figure)
+    write(figure, path)
 
 
 def _lines(document: Weighed, method: str, width: int) -> list[list[tuple[int, str, float, bool]]]:
@@ -173,19 +169,18 @@ def _tag(parsed: Any, place: Span) -> tuple[str, str]:
 
 
 def _bars(means: Mapping[str, Mapping[str, Mapping[str, float]]], path: Path) -> None:
-    colours = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
     figure, axes = plt.subplots(len(means), 1, figsize=(10, 3.6 * len(means)), layout="constrained")
     for axis, (kind, methods) in zip(axes, means.items(), strict=True):
         tags = sorted({tag for found in methods.values() for tag in found})
         step = 0.8 / max(1, len(methods))
         for number, (method, found) in enumerate(methods.items()):
             places = [index + number * step for index in range(len(tags))]
-            axis.bar(places, [found.get(tag, 0.0) for tag in tags], step, label=method, color=colours[number % 4])
+            axis.bar(
+                places, [found.get(tag, 0.0) for tag in tags], step, label=method, color=COLOURS[number % len(COLOURS)]
+            )
         axis.axhline(1, color="0.4", linewidth=0.8)
         axis.set_xticks([index + 0.4 - step / 2 for index in range(len(tags))], tags, rotation=45, ha="right")
         axis.set_ylabel("mean weight (document's mean = 1)")
         axis.set_title(f"by {kind}", loc="left")
     axes[0].legend()
-    with atomic_path(path) as scratch:
-        figure.savefig(scratch, format="png", dpi=130)
-    plt.close(figure)
+    write(figure, path)

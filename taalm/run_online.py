@@ -22,7 +22,8 @@ from taalm.errors import UserError
 from taalm.models.precision import keep_freed_memory
 from taalm.online import Stream
 from taalm.online_config import OnlineConfig
-from taalm.plots import stream_curves
+from taalm.plots.streams import stream_curves
+from taalm.plots.style import write
 from taalm.results import save_result
 from taalm.run_folder import claim
 
@@ -230,7 +231,7 @@ def main(arguments: list[str]) -> None:
     result = Run(config, stream).run()
     if processes.is_main():
         save_result(out / "result.pkl", result)
-        stream_curves({config.method: result}, out / "stream.png")
+        write(stream_curves({config.method: result}), out / "stream.png")
     print(f"{len(stream.dates)} dates of {stream.folder}")
     print("  ".join(f"{name} {value:.3f}" for name, value in result["summary"].items() if value is not None))
     print(f"result in {out / 'result.pkl'}, picture in {out / 'stream.png'}")

@@ -26,7 +26,8 @@ from taalm.config import ROOT, parse, run_entry
 from taalm.facts import FORMS, Fact
 from taalm.models.base import load_model
 from taalm.models.precision import keep_freed_memory
-from taalm.plots import relation_bars
+from taalm.plots.lama_ckl import relation_bars
+from taalm.plots.style import write
 from taalm.scoring import score_facts
 
 FILES = ("to_learn", "not_to_forget_descriptive", "not_to_forget_schematic", "ta_train")
@@ -164,9 +165,8 @@ def make(config: PipelineConfig, scorer: Score | None = None) -> Path:
     if processes.is_main():
         for name, chosen in files.items():
             write_jsonl(out / f"{name}.jsonl", [with_scores(fact, scores) for fact in chosen])
-        relation_bars(
-            {name: Counter(fact.relation_code for fact in files[name]) for name in FILES}, out / "relations.png"
-        )
+        by_relation = {name: Counter(fact.relation_code for fact in files[name]) for name in FILES}
+        write(relation_bars(by_relation), out / "relations.png")
         write_text(summary, json.dumps(described, indent=2) + "\n")
     processes.wait()
     return out

@@ -1,0 +1,31 @@
+"""`python -m taalm.plots results/lamackl --out curves.png`: the curves of a folder of results, whatever they are of."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from taalm.config import run_entry
+from taalm.errors import UserError
+from taalm.plots.lama_ckl import learning_curves
+from taalm.plots.streams import period_bars, stream_curves
+from taalm.plots.style import write
+from taalm.results import is_stream, load_results
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m taalm.plots", description="Learning and forgetting curves.")
+    parser.add_argument("folder", type=Path, help="folder of result files")
+    parser.add_argument("--out", type=Path, default=None, help="PNG to write; default <folder>/curves.png")
+    given = parser.parse_args(arguments)
+    results = load_results(given.folder)
+    if not results:
+        raise UserError(f"{given.folder}: no result files (*.pkl) here; the scripts under scripts/eval make them")
+    path = given.out or given.folder / "curves.png"
+    first = next(iter(results.values()))
+    draw = stream_curves if is_stream(first) else period_bars if "period" in first else learning_curves
+    write(draw(results), path)
+    print(f"curves in {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry(main))

@@ -2,11 +2,13 @@
 
 Run from anywhere:
     python preprocess/make_online_stream.py --probes DIR --templates FILE --out DIR
+    python preprocess/make_online_stream.py --triples FILE --version day --templates FILE --out DIR
     python preprocess/make_online_stream.py --sample DIR
-The first takes TemporalWiki's changed probes, month by month; the second makes the committed samples by day, month and
-quarter. Both write datesorted_train.jsonl ({corpus, date, id, relation}) and datesorted_test.jsonl ({query, answer,
-date, id, relation}), and beside their folder ta/ with facts for Train-Attention in LAMA-ckl's schema: other facts of
-the same make (TemporalWiki's unchanged ones), about subjects that the stream never names.
+The first takes TemporalWiki's changed probes, month by month; the second any dated triples of Wikidata (JSONL rows of
+{subject, relation, object, date}, dates by day); the third makes the committed samples by day, month and quarter. All
+write datesorted_train.jsonl ({corpus, date, id, relation}) and datesorted_test.jsonl ({query, answer, date, id,
+relation}), the first and the last also ta/ beside their folder, with facts for Train-Attention in LAMA-ckl's schema:
+others of the same make (TemporalWiki's unchanged ones), about subjects that the stream never names.
 
 A fact is a sentence with `_X_` in the object's place; the objects of one subject, relation and date are one fact with
 several names. A relation without a template is stated as "The <relation> of <subject> is <object> .".
@@ -27,13 +29,14 @@ sys.path.insert(0, str(REPO_ROOT))
 
 from preprocess.sample_facts import invented_rows  # noqa: E402
 from preprocess.sample_words import OBJECTS  # noqa: E402
-from taalm.benchmarks.online_forms import as_document, sides  # noqa: E402
-from taalm.benchmarks.online_wiki import BLANK, date_key  # noqa: E402
+from taalm.benchmarks.online_forms import cut  # noqa: E402
+from taalm.benchmarks.online_wiki import BLANK, date_key, date_kind, plain_date  # noqa: E402
 from taalm.benchmarks.templates import Template, read_templates  # noqa: E402
 from taalm.benchmarks.temporal_wiki import PERIODS, Triple, read_triples  # noqa: E402
 from taalm.benchmarks.temporal_wiki_stand_in import fact_row, usable, write_facts  # noqa: E402
 from taalm.checkpoint import write_jsonl  # noqa: E402
 from taalm.errors import UserError  # noqa: E402
+from taalm.facts import read_jsonl  # noqa: E402
 
 MONTHS = dict(zip(PERIODS, ("2021-9", "2021-10", "2021-11"), strict=True))  # what changed from 0901 to 1001: September
 GENERIC = "The {relation} of <subject> is <object>."
@@ -78,18 +81,33 @@ def stream_rows(facts: Iterable[Dated]) -> tuple[list[dict], list[dict]]:
     return train, test
 
 
-def from_probes(probes: Path, templates: dict[str, Template], limit: int) -> tuple[list[Dated], Counter]:
-    """TemporalWiki's changed probes as facts of the month they changed in, and how many had a template."""
-    facts, counts = [], Counter()
-    for period, month in MONTHS.items():
-        triples = read_triples(probes / f"{period}_changed.jsonl")
-        for triple in triples[: limit or None]:
-            generic = Template(triple.relation, GENERIC.format(relation=triple.relation))
-            template = templates.get(triple.relation, generic)
-            counts["generic" if template is generic else "template"] += 1
-            query = as_query(template, triple.subject)
-            facts.append(Dated(triple.subject, template.code, triple.object, month, query))
-    return facts, counts
+def dated(triple: Triple, date: str, templates: dict[str, Template]) -> Dated:
+    """A triple as a fact of a date, in the words of its relation's template or in the generic ones."""
+    template = templates.get(triple.relation) or Template(triple.relation, GENERIC.format(relation=triple.relation))
+    return Dated(triple.subject, template.code, triple.object, date, as_query(template, triple.subject))
+
+
+def from_probes(probes: Path, templates: dict[str, Template], limit: int) -> list[Dated]:
+    """TemporalWiki's changed probes as facts of the month they changed in."""
+    months = ((read_triples(probes / f"{period}_changed.jsonl"), month) for period, month in MONTHS.items())
+    return [dated(triple, month, templates) for triples, month in months for triple in triples[: limit or None]]
+
+
+def coarser(date: str, version: str, where: str) -> str:
+    """A day as the day, month or quarter that it is in. Raises UserError for anything that is no day."""
+    if date_kind(date) != "day":
+        raise UserError(f"{where}: the date {date!r} is no day such as 2021-9-30")
+    year, month, _ = date_key(date)
+    return {"day": plain_date(date), "month": f"{year}-{month}", "quarter": f"{year}-Q{(month + 2) // 3}"}[version]
+
+
+def from_triples(path: Path, templates: dict[str, Template], version: str) -> list[Dated]:
+    """Dated triples as facts by day, month or quarter. Raises UserError with file and line."""
+    dates = []
+    for where, row in read_jsonl(path):
+        found = row.get("date") if isinstance(row, dict) else None
+        dates.append(coarser(found if isinstance(found, str) else "", version, where))
+    return [dated(triple, date, templates) for triple, date in zip(read_triples(path), dates, strict=True)]
 
 
 def sample_facts(counts: dict[str, int], seed: int) -> list[Dated]:
@@ -112,7 +130,7 @@ def sample_facts(counts: dict[str, int], seed: int) -> list[Dated]:
 
 def lesson_row(triple: Triple, query: str) -> dict:
     """A fact for Train-Attention: the stream's sentence in its prefix form is both learned and asked."""
-    document = as_document(*sides(query), triple.object)
+    document = cut(query, triple.object).document()
     return fact_row(triple, document.text, document.text, document.text, document.span)
 
 
@@ -149,9 +167,11 @@ def write(facts: Iterable[Dated], out: Path) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--probes", type=Path, help="TemporalWiki's eval folder")
+    parser.add_argument("--triples", type=Path, help="JSONL file of {subject, relation, object, date}")
+    parser.add_argument("--version", choices=("day", "month", "quarter"), default="month", help="dates of --triples")
     parser.add_argument("--templates", type=Path, help="CSV with the columns Wikidata ID, Relation, Template")
     parser.add_argument("--out", type=Path, default=REPO_ROOT / "data" / "online_wiki" / "month")
-    parser.add_argument("--limit", type=int, default=0, help="facts of each month, at most; 0 takes all")
+    parser.add_argument("--limit", type=int, default=0, help="probes of each month, at most; 0 takes all")
     parser.add_argument("--sample", type=Path, help="make the sample streams in this folder instead")
     parser.add_argument("--ta_facts", type=int, default=800, help="facts for Train-Attention")
     parser.add_argument("--seed", type=int, default=42, help="of the sample, and of what Train-Attention learns")
@@ -161,13 +181,18 @@ def main(arguments: list[str] | None = None) -> None:
             write(sample_facts(counts, args.seed), args.sample / kind)
         write_facts(ta_sample(TA_SAMPLE, args.seed), args.sample / "ta")
         return
-    if not (args.probes and args.templates):
-        parser.error("give --probes and --templates, or --sample")
+    if not args.templates or bool(args.probes) == bool(args.triples):
+        parser.error("give --templates and one of --probes and --triples, or --sample")
     templates = read_templates(args.templates)
-    facts, counts = from_probes(args.probes, templates, args.limit)
+    if args.triples:
+        facts = from_triples(args.triples, templates, args.version)
+    else:
+        facts = from_probes(args.probes, templates, args.limit)
+        write_facts(ta_from_probes(args.probes, templates, facts, args.ta_facts, args.seed), args.out.parent / "ta")
     write(facts, args.out)
-    write_facts(ta_from_probes(args.probes, templates, facts, args.ta_facts, args.seed), args.out.parent / "ta")
-    print(f"{counts['template']} facts in the words of a template, {counts['generic']} in the generic ones")
+    codes = {template.code for template in templates.values()}
+    known = sum(fact.relation in codes for fact in facts)
+    print(f"{known} facts in the words of a template, {len(facts) - known} in the generic ones")
 
 
 if __name__ == "__main__":

@@ -170,7 +170,7 @@ class Adaptation:
             group["lr"] = rate
         self.model.train()
         self.optimizer.zero_grad()
-        share = self.rehearsal.document_share(len(indices), self.epoch) if self.rehearsal else 1.0
+        share = self.rehearsal.document_share(len(indices), self.epoch, step) if self.rehearsal else 1.0
         parts = processes.in_step(indices, lambda mine: by_tokens(mine, self.lengths, self.config.token_budget))
         batches = [self._batch(part) for part, _ in parts]
         total = 0.0

@@ -114,6 +114,7 @@ class Cell:
         self.model = resolve_model(config)
         self.ta_train, self.probes, self.held = ta_train, probes, held
         self.phi = None
+        self.reference: tuple[SplitModel, Any] | None = None
         if self.method.weighter == "train_attention":
             self.phi = TrainAttention.from_pretrained(find_phi(config), config.model.device)
 
@@ -178,9 +179,11 @@ class Cell:
             return mask(weigh, rows, base_losses(), config.known_above)
         return weigh
 
-    def _encode(
+    def encode(
         self, split: SplitModel, tokenizer: Any, documents: Sequence[Document], max_length: int | None
     ) -> list[Encoded]:
+        """The documents as theta reads them, cut to `max_length` tokens."""
+
         def one(document: Document) -> Encoded:
             source = document.read() if split.seq2seq else None
             return encode(tokenizer, document.text, document.span, max_length, self.ends, source, self.source_length)
@@ -189,7 +192,7 @@ class Cell:
 
     def _documents(self, split: SplitModel, tokenizer: Any, documents: Sequence[Document]) -> list[Encoded]:
         config, limit = self.config, position_limit(self.config.model.name)
-        rows = self._encode(split, tokenizer, documents, config.adapt.max_length or None)
+        rows = self.encode(split, tokenizer, documents, config.adapt.max_length or None)
         for row, document in zip(rows, documents, strict=True):
             check_length(len(row), limit, document.where)
         cut = describe_truncation(rows, config.adapt.max_length)
@@ -200,8 +203,14 @@ class Cell:
     def _reference_losses(self, rows: Sequence[Encoded], state_file: Path) -> list[Tensor]:
         """l_t of the documents under theta fine-tuned on the TA-train documents (RHO-1's reference model).
 
-        The reference is the same for all adaptations of a run: the first one trains it, the others load it.
+        The reference is the same for all adaptations of a run: the first one trains it, a resumed run loads it.
         """
+        if self.reference is None:
+            self.reference = self._train_reference(state_file)
+        split, tokenizer = self.reference
+        return document_losses(split, rows, pad_token(tokenizer))
+
+    def _train_reference(self, state_file: Path) -> tuple[SplitModel, Any]:
         config = self.config
         split, tokenizer = self.load()
         documents, pad_id = self.ta_train(), pad_token(tokenizer)
@@ -212,7 +221,7 @@ class Cell:
             lambda epoch: {}, state_file, config.seed, config.quiet,
         )  # fmt: skip
         reference.run()
-        return document_losses(split, rows, pad_id)
+        return split, tokenizer
 
     @cache  # noqa: B019 (a cell lives as long as its command)
     def _review_documents(self) -> list[Document]:
@@ -230,6 +239,6 @@ class Cell:
             return None
         config = self.config
         documents = self._review_documents() if given is None else given
-        rows = self._encode(split, tokenizer, documents, config.review.max_length)
+        rows = self.encode(split, tokenizer, documents, config.review.max_length)
         make = REHEARSALS[self.method.rehearsal]
         return make(split, rows, pad_token(tokenizer), config.review, config.adapt.token_budget, config.seed)

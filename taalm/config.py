@@ -56,10 +56,23 @@ def parse(config: type[Config], entry: str | None, arguments: Sequence[str], pro
         values = parser.instantiate_classes(parser.parse_args([*preset, *files, *flags]))
     except ArgumentError as error:
         raise UserError(_explain(str(error), parser)) from None
+    except (TypeError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"a configuration cannot be read: {' '.join(str(error).split())}") from None
     values.pop("config", None)
     if values.pop("preset", None) and not any(flag.startswith("--preset") for flag in flags):
         raise UserError("'preset' is no key of a --config file; pass --preset, or set PRESET")
-    return config(**vars(values))
+    found = config(**vars(values))
+    _refuse_nulls(asdict(found), asdict(config()))
+    return found
+
+
+def _refuse_nulls(found: dict, defaults: dict, prefix: str = "") -> None:
+    """Raises UserError for a null where the default is a value: YAML and JSON can write it, no key means it."""
+    for key, value in found.items():
+        if isinstance(value, dict) and isinstance(defaults[key], dict):
+            _refuse_nulls(value, defaults[key], f"{prefix}{key}.")
+        elif value is None and defaults[key] is not None:
+            raise UserError(f"--{prefix}{key}: null is no value for it; leave the key out for its default")
 
 
 def _files_first(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

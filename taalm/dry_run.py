@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, LlamaConfig, PretrainedConfig
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, LlamaConfig, PretrainedConfig
 
 from taalm.adapt import AdaptConfig
 from taalm.meta.inner import InnerConfig
@@ -118,9 +118,10 @@ def describe_training(
     """Sizes and estimates of training phi, as lines of text."""
     base = theta_sizes(theta)
     bf16 = wants_bf16(phi.precision, resolve_device(theta.device))
+    backbone = AutoModelForTextEncoding if shape_of(phi.backbone).is_encoder_decoder else AutoModel
     learned = sizes(
         phi.backbone, "qlora" if phi.four_bit else "lora",
-        lambda bare: add_lora(bare, phi.r, phi.alpha, phi.dropout, task_type=None), bf16, AutoModel, phi.layers,
+        lambda bare: add_lora(bare, phi.r, phi.alpha, phi.dropout, task_type=None), bf16, backbone, phi.layers,
     )  # fmt: skip
     rows = 1 if inner.mode == "independent" else outer.batch_size
     copies = 4 + 3 * inner.steps  # theta', its moments, u; each differentiated step's parameters, gradient and state

@@ -1,6 +1,7 @@
 """The keys of the online wiki stream's configurations (configs/online/wiki), and the cell that they describe."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -9,7 +10,7 @@ from taalm.adapt import AdaptConfig
 from taalm.benchmarks.online_forms import Form
 from taalm.cell import CellConfig
 from taalm.errors import UserError
-from taalm.methods import METHODS
+from taalm.methods import METHODS, get_method
 from taalm.models.base import ModelConfig
 from taalm.models.precision import Precision
 from taalm.optimizers.recadam import RecAdamConfig
@@ -22,7 +23,6 @@ NAMES: dict[str, tuple[str, dict[str, Any]]] = {
     "vanilla": ("finetune", {}),
     "vannila": ("finetune", {}),
     "baseline": ("finetune", {}),
-    "lora": ("lora", {}),
     "kadapter_2": ("kadapter", {"kadapter_count": 2}),
     "kadapter2": ("kadapter", {"kadapter_count": 2}),
     "kadapter_3": ("kadapter", {"kadapter_count": 3}),
@@ -54,13 +54,13 @@ class OnlineConfig:
     """Folder with <dataset_version>/datesorted_{train,test}.jsonl; default data/online_wiki, else the downloaded set,
     else the sample."""
     form: Form = "prefix"
-    """How facts are taught and asked: prefix (as published), or span (masked salient spans, as in CKL)."""
+    """How facts are taught and asked: prefix (as published), or span (a masked salient span, as in CKL)."""
     limit: NonNegativeInt = 0
     """Take only the first so many facts of each date; 0 takes all."""
     input_length: PositiveInt = 18
-    """The given text is cut to this many tokens."""
+    """The given text is cut to this many tokens, in training and when it is asked."""
     output_length: PositiveInt = 18
-    """So many tokens are learned and said at most; for a decoder these follow the given text."""
+    """So many tokens are learned and said at most; an encoder-decoder says the context too, a decoder continues it."""
     num_train_epochs: PositiveInt = 1
     """Passes over each date's texts."""
     train_batch_size: PositiveInt = 8
@@ -84,7 +84,7 @@ class OnlineConfig:
     check_validation: bool = False
     """Train nothing: ask every date of the model in checkpoint_path (default the base) and write validation.csv."""
     checkpoint_path: str = ""
-    """A date's checkpoint to start from, or to check."""
+    """A date's checkpoint (a file of checkpoints/) to start from, or to check."""
     keep_checkpoints: NonNegativeInt = 1
     """Checkpoints of so many last dates are kept; 0 keeps all."""
     ngpu: NonNegativeInt = 1
@@ -109,10 +109,12 @@ class OnlineConfig:
     date's texts that are joined by some from the buffer."""
     recadam: RecAdamConfig = field(default_factory=RecAdamConfig)
     rho: RhoConfig = field(default_factory=RhoConfig)
+    ta_train: str = ""
+    """Facts (LAMA-ckl rows) that rho's reference learns and kl replays; default ta/ta_train.jsonl beside the stream."""
     phi: str = ""
     """Folder of a trained phi for targeted; default the newest under phi_runs."""
-    phi_runs: str = "runs/train_ta/online_wiki"
-    """Where to look for a trained phi."""
+    phi_runs: str = ""
+    """Where to look for a trained phi; default runs/train_ta/online_wiki/<model>."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled weight decay."""
     precision: Precision = "auto"
@@ -123,6 +125,15 @@ class OnlineConfig:
     """Seed of fresh weights, of the order of texts and of the buffer."""
     quiet: bool = False
     """No progress."""
+
+
+def check(config: OnlineConfig) -> None:
+    """Raises UserError for keys that do not go together."""
+    if config.use_deepspeed and config.ngpu < 2:
+        raise UserError("--use_deepspeed shards over processes: it needs --ngpu 2 or more")
+    own_optimizer = get_method(method_of(config)[0]).optimizer != "plain"
+    if config.use_deepspeed and config.optimizer == "adafactor" and not own_optimizer:
+        raise UserError("--use_deepspeed: Adafactor's factored state cannot be sharded; take --optimizer adamw")
 
 
 def method_of(config: OnlineConfig) -> tuple[str, dict[str, Any]]:
@@ -142,7 +153,7 @@ def cell_config(config: OnlineConfig, seq2seq: bool) -> CellConfig:
     """The cell of weighter x optimizer x rehearsal x base that the keys describe."""
     method, settings = method_of(config)
     processes = max(1, config.ngpu)
-    tokens = config.output_length + (0 if seq2seq else config.input_length)
+    tokens = config.output_length + (1 if seq2seq else config.input_length)  # the decoder's start token is not said
     model = ModelConfig(
         name=config.model,
         adapter="full",
@@ -167,7 +178,8 @@ def cell_config(config: OnlineConfig, seq2seq: bool) -> CellConfig:
         weight_decay=config.weight_decay,
         max_length=tokens,
     )
+    phi_runs = config.phi_runs or f"runs/train_ta/online_wiki/{Path(config.model).name}"
     return CellConfig(
         method=method, model=model, adapt=adapt, rho=config.rho, recadam=config.recadam, review=ReviewConfig(),
-        phi=config.phi, phi_runs=config.phi_runs, seed=config.seed, quiet=config.quiet,
+        phi=config.phi, phi_runs=phi_runs, seed=config.seed, quiet=config.quiet,
     )  # fmt: skip

@@ -5,6 +5,7 @@
 - kl: KL(theta_0 || theta) on as many review texts is added to the loss (mean over a text's tokens, then over texts).
 """
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from taalm.losses import target_mask, token_nll, weighted_mean
 from taalm.models.split import SplitModel
 from taalm.seeds import derive_seed
 from taalm.text import Encoded, by_tokens, collate
+
+EXACT = 1e-9  # whole products may come out a rounding below themselves
 
 
 @dataclass
@@ -47,7 +50,7 @@ class ReviewConfig:
 class Rehearsal(Protocol):
     """Losses that an update adds; `document_share` is what its documents' own loss is multiplied by."""
 
-    def document_share(self, documents: int, epoch: int) -> float: ...
+    def document_share(self, documents: int, epoch: int, step: int) -> float: ...
 
     def losses(self, documents: int, epoch: int, step: int) -> Iterator[Tensor]:
         """Scalars to go backward through, one forward pass each."""
@@ -67,10 +70,13 @@ class _Review:
         self.config, self.token_budget, self.seed = config, token_budget, seed
         self.lengths = [len(text) for text in self.texts]
 
-    def count(self, documents: int, epoch: int) -> int:
-        """Review texts that join `documents` documents in this epoch (from 0)."""
-        first = self.config.batch_size or self.config.ratio * documents
-        return round(first * self.config.decay**epoch)
+    def count(self, documents: int, epoch: int, step: int) -> int:
+        """Review texts that join the `documents` documents of update `step` in this epoch (both from 0).
+
+        Where the number is no whole one, updates have turns, so that it holds on average.
+        """
+        first = (self.config.batch_size or self.config.ratio * documents) * self.config.decay**epoch
+        return math.floor(first * (step + 1) + EXACT) - math.floor(first * step + EXACT)
 
     def parts(self, count: int, step: int) -> Iterator[tuple]:
         """(batch, its share of the `count` texts) within the token budget, this process's."""
@@ -85,12 +91,12 @@ class _Review:
 class MixReview(_Review):
     """Documents and review texts in one mean."""
 
-    def document_share(self, documents: int, epoch: int) -> float:
-        return documents / (documents + self.count(documents, epoch))
+    def document_share(self, documents: int, epoch: int, step: int) -> float:
+        return documents / (documents + self.count(documents, epoch, step))
 
     def losses(self, documents: int, epoch: int, step: int) -> Iterator[Tensor]:
-        share = 1 - self.document_share(documents, epoch)
-        for batch, part in self.parts(self.count(documents, epoch), step):
+        share = 1 - self.document_share(documents, epoch, step)
+        for batch, part in self.parts(self.count(documents, epoch, step), step):
             mask = target_mask(batch.attention_mask)
             nll = token_nll(self.split.logits(batch), batch.input_ids)
             yield share * part * weighted_mean(nll, torch.ones_like(nll), mask)
@@ -105,11 +111,11 @@ class KLReplay(_Review):
             raise UserError("KL replay needs theta_0 beside theta and does not go with --model.shard; use review")
         self.theta_0 = {n: p.detach().clone() for n, p in split.model.named_parameters() if p.requires_grad}
 
-    def document_share(self, documents: int, epoch: int) -> float:
+    def document_share(self, documents: int, epoch: int, step: int) -> float:
         return 1.0
 
     def losses(self, documents: int, epoch: int, step: int) -> Iterator[Tensor]:
-        for batch, part in self.parts(self.count(documents, epoch), step):
+        for batch, part in self.parts(self.count(documents, epoch, step), step):
             mask = target_mask(batch.attention_mask)
             self.split.model.eval()  # the teacher has no dropout
             with torch.no_grad():

@@ -40,7 +40,7 @@ def test_rows_are_read_in_order_the_last_one_too(tmp_path):
     lessons = read_lessons(write(tmp_path / "t.jsonl", {**LESSON, "corpus": ["one", "two"]}, LESSON))
     assert [lesson.text for lesson in lessons] == ["one", "two", "Zoë Łuczak plays for FC Ångström."]
     (query,) = read_queries(write(tmp_path / "q.jsonl", QUERY))
-    assert query.statement() == "Zoë Łuczak plays for FC Ångström ." and query.names == ("FC Ångström", "Ångström")
+    assert query.text == "Zoë Łuczak plays for _X_ ." and query.names == ("FC Ångström", "Ångström")
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 
 from taalm.errors import UserError
 from taalm.facts import read_facts
-from taalm.models.base import add_lora
+from taalm.models.base import ModelConfig, add_lora, load_theta
 from taalm.models.split import SplitModel
 from taalm.rehearsal import KLReplay, MixReview, ReviewConfig
 from taalm.review_text import read_texts, sample_texts, without_probes
-from taalm.text import encode
+from taalm.text import Encoded, encode
 from taalm.weighters.documents import keys
 from tests.conftest import tiny_llama
 
@@ -52,10 +52,11 @@ def drawn(review, count: int, step: int) -> list[tuple[int, ...]]:
 
 def test_the_review_is_joined_in_the_ratio_and_decays(split, rows):
     review = MixReview(split, rows, 2, ReviewConfig(ratio=2.0, decay=0.5), 1024, 0)
-    assert [review.count(8, epoch) for epoch in range(4)] == [16, 8, 4, 2]
+    assert [review.count(8, epoch, step=5) for epoch in range(4)] == [16, 8, 4, 2]
     fixed = MixReview(split, rows, 2, ReviewConfig(batch_size=6, decay=0.5), 1024, 0)  # a batch size of its own
-    assert [fixed.count(documents, 1) for documents in (8, 3)] == [3, 3]
-    assert review.document_share(8, 0) == pytest.approx(1 / 3) and review.document_share(8, 1) == pytest.approx(1 / 2)
+    assert [fixed.count(documents, 1, step=5) for documents in (8, 3)] == [3, 3]
+    assert review.document_share(8, 0, 0) == pytest.approx(1 / 3)
+    assert review.document_share(8, 1, 0) == pytest.approx(1 / 2)
 
 
 @pytest.mark.parametrize("budget", [1024, 20])
@@ -64,7 +65,7 @@ def test_mix_reviews_loss_is_the_mean_over_documents_and_texts(split, rows, budg
     review = MixReview(split, rows, 2, ReviewConfig(ratio=1.5), budget, 0)
     total = sum(loss.item() for loss in review.losses(4, 0, 7))
     chosen, expected = drawn(review, 6, 7), []
-    for ids in chosen:
+    for ids, _ in chosen:
         logs = log_probabilities(split, next(row for row in rows if row.input_ids == ids))
         expected.append(-logs.gather(1, torch.tensor(ids[1:])[:, None]).mean().item())
     assert len(chosen) == 6 and total == pytest.approx(6 / 10 * sum(expected) / 6, rel=1e-4)
@@ -81,7 +82,7 @@ def test_kl_replay_is_0_at_theta_0_and_the_kl_elsewhere(split, rows):
     before = {row.input_ids: log_probabilities(split, row) for row in rows}
     move(split)
     chosen, total = drawn(review, 3, 1), 0.0
-    for ids in chosen:
+    for ids, _ in chosen:
         now = log_probabilities(split, next(row for row in rows if row.input_ids == ids))
         total += float(F.kl_div(now, before[ids], reduction="sum", log_target=True)) / (len(ids) - 1)
     found = sum(loss.item() for loss in review.losses(8, 0, 1))
@@ -121,3 +122,10 @@ def test_no_text_that_states_a_probes_fact_is_reviewed(sample_folder):
     assert without_probes([facts[1].evidence, told, only_subject], pairs, documents) == [only_subject]
     with pytest.raises(UserError, match=r"--review\.data"):
         without_probes([told], pairs)
+
+
+def test_a_share_that_is_no_whole_number_holds_over_the_updates(tiny_folder):
+    split = SplitModel(load_theta(ModelConfig(name=str(tiny_folder), precision="fp32"))[0])
+    review = MixReview(split, [Encoded((0, 5, 6), (False,) * 3)], 2, ReviewConfig(ratio=0.1), 100, 0)
+    counts = [review.count(4, 0, step) for step in range(50)]
+    assert sum(counts) == 20 and set(counts) == {0, 1}

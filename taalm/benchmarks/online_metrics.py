@@ -12,14 +12,18 @@ from dataclasses import dataclass
 
 
 def normalised(text: str) -> str:
-    """Lower case, no punctuation, no English articles, single spaces: what exact match compares."""
-    kept = "".join(" " if character in string.punctuation else character for character in text.lower())
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", kept).split())
+    """Lower case, no punctuation, no English articles, single spaces: what exact match compares.
+
+    A text of nothing else (the grade "A", "!!!") keeps its articles, or its punctuation.
+    """
+    low = " ".join(text.lower().split())
+    words = " ".join("".join(" " if character in string.punctuation else character for character in low).split())
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", words).split()) or words or low
 
 
 def exact_match(said: str, wanted: Iterable[str]) -> bool:
-    """Whether `said` is one of `wanted`, normalised."""
-    return normalised(said) in {normalised(name) for name in wanted}
+    """Whether `said` is one of `wanted`, normalised; nothing said is no answer."""
+    return bool(said.strip()) and normalised(said) in {normalised(name) for name in wanted}
 
 
 def mean(values: Sequence[float | None]) -> float | None:
@@ -70,8 +74,9 @@ class StreamScores:
         """Facts of dates 0..t that the model answers, each date by the last time it was asked until t."""
         total = 0
         for date in range(t + 1):
-            times = [after for after in self.right if after <= t and date in self.right[after]]
-            total += self.right[max(times)][date] if times else 0
+            times = range(min(t, date + 1), date - 2, -1)  # a date is asked after its neighbours and itself
+            found = (self.right[after][date] for after in times if date in self.right.get(after, {}))
+            total += next(found, 0)
         return total
 
     def gap(self, t: int) -> float | None:

@@ -45,6 +45,12 @@ def date_key(text: str) -> DateKey:
     return tuple(map(int, re.findall(r"\d+", text)))
 
 
+def plain_date(text: str) -> str:
+    """The date without leading zeros: 2021-09 and 2021-9 are one. Raises ValueError for no date."""
+    numbers = date_key(text)
+    return f"{numbers[0]}-Q{numbers[1]}" if date_kind(text) == "quarter" else "-".join(map(str, numbers))
+
+
 @dataclass(frozen=True)
 class Lesson:
     """What a date teaches: one text of a row's corpus."""
@@ -67,10 +73,6 @@ class Query:
     relation: str
     where: str
 
-    def statement(self) -> str:
-        """The sentence with its first name in the blank."""
-        return self.text.replace(BLANK, self.names[0])
-
 
 def _field(row: object, name: str, kind: type, where: str) -> object:
     if not isinstance(row, dict):
@@ -86,7 +88,9 @@ def _common(row: object, where: str) -> dict[str, str]:
     found = {name: str(_field(row, name, str, where)) for name in ("date", "id", "relation")}
     if date_kind(found["date"]) is None:
         raise UserError(f"{where}: the date {found['date']!r} is no 2019-1-31, 2019-1 or 2019-Q1")
-    return {"date": found["date"], "fact": found["id"], "relation": found["relation"], "where": where}
+    code = re.search(r"_(P\d+)_", found["id"])  # published rows may name the relation in words
+    relation = code[1] if code else found["relation"]
+    return {"date": plain_date(found["date"]), "fact": found["id"], "relation": relation, "where": where}
 
 
 def read_lessons(path: str | Path) -> list[Lesson]:
@@ -98,6 +102,8 @@ def read_lessons(path: str | Path) -> list[Lesson]:
             if not isinstance(text, str) or not text.strip():
                 raise UserError(f"{where}: 'corpus' must hold texts, found {text!r}")
             lessons.append(Lesson(text=text, **common))
+    if not lessons:
+        raise UserError(f"{path}: holds no texts")
     return lessons
 
 
@@ -113,6 +119,8 @@ def read_queries(path: str | Path) -> list[Query]:
         for answer in _field(row, "answer", list, where):
             names.append(str(_field(answer, "name", str, where)))
         queries.append(Query(text=text, names=tuple(names), **common))
+    if not queries:
+        raise UserError(f"{path}: holds no queries")
     return queries
 
 

@@ -140,6 +140,9 @@ def load_model(
     bf16 = wants_bf16(precision, place)
     options: dict[str, Any] = {"dtype": torch.float32}
     if layers:
+        there = load_pretrained(AutoConfig, name).num_hidden_layers
+        if layers > there:
+            raise UserError(f"{name} has {there} layers, not {layers}")
         options["num_hidden_layers"] = layers
     if four_bit:
         options["quantization_config"] = BitsAndBytesConfig(

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from taalm.models.kadapter import final_norm
 from taalm.models.split import decoder_layers
 
 
@@ -9,12 +10,14 @@ def freeze(model: nn.Module, level: int) -> None:
     """0 nothing is frozen; 1 the encoder with its embeddings, of a decoder the embeddings and the lower half of the
     layers; 2 everything. What is shared with a frozen part (a tied head) is frozen with it.
     """
-    model.requires_grad_(level < 2)
+    model.requires_grad_(level == 0 or (level == 1 and model.config.is_encoder_decoder))
     if level != 1:
         return
     if model.config.is_encoder_decoder:
         model.get_encoder().requires_grad_(False)
         return
-    layers = decoder_layers(model)
-    for part in (model.get_input_embeddings(), *layers[: len(layers) // 2]):
-        part.requires_grad_(False)
+    layers, head = decoder_layers(model), model.get_output_embeddings()
+    for part in (*layers[len(layers) // 2 :], model.get_submodule(final_norm(model))):
+        part.requires_grad_(True)
+    if head is not None and head.weight is not model.get_input_embeddings().weight:
+        head.requires_grad_(True)

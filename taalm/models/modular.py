@@ -40,6 +40,8 @@ class ModularEncoder(nn.Module):
 def fresh_encoder(shape: Any) -> nn.Module:
     """An untrained encoder of the base's kind, half as wide, of 4 layers at most."""
     small = copy.deepcopy(shape)
+    if shape.model_type not in ("t5", "mt5", "umt5", "longt5"):
+        raise UserError(f"no fresh second encoder for a {shape.model_type} model; name a pretrained one")
     for name in ("d_model", "d_ff", "num_heads"):
         setattr(small, name, max(1, getattr(small, name) // 2))
     small.num_layers = min(FRESH_LAYERS, small.num_layers)

@@ -15,8 +15,10 @@ def shard(model: nn.Module, device: torch.device) -> None:
     if not dist.is_initialized():
         raise UserError("--model.shard needs several processes: start the command with torchrun or accelerate launch")
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    for layer in decoder_layers(model):
-        fully_shard(layer, mesh=mesh)
+    parts = (model.get_encoder(), model.get_decoder()) if model.config.is_encoder_decoder else (model,)
+    for part in parts:
+        for layer in decoder_layers(part):
+            fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh, reshard_after_forward=True)  # passes without a backward must not leave it whole
     register_fsdp_forward_method(model, "generate")  # it calls an encoder past the model's own forward
     for module in model.modules():

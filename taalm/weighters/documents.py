@@ -7,13 +7,24 @@ from torch import Tensor
 
 from taalm.text import Batch, Encoded
 
-Key = tuple[int, ...]
+Key = tuple[tuple[int, ...], tuple[int, ...]]  # token ids, those of the source
 
 
 def keys(batch: Batch) -> list[Key]:
-    """The real token ids of every row."""
-    pairs = zip(batch.input_ids, batch.attention_mask.bool(), strict=True)
-    return [tuple(ids[mask].tolist()) for ids, mask in pairs]
+    """The real token ids of every row, and of its source where an encoder reads one."""
+
+    def real(ids: Tensor, mask: Tensor) -> list[tuple[int, ...]]:
+        return [tuple(row[kept].tolist()) for row, kept in zip(ids, mask.bool(), strict=True)]
+
+    texts = real(batch.input_ids, batch.attention_mask)
+    if batch.source_ids is None:
+        return [(text, ()) for text in texts]
+    return list(zip(texts, real(batch.source_ids, batch.source_mask), strict=True))
+
+
+def key(document: Encoded) -> Key:
+    """The same of one document."""
+    return document.input_ids, document.source
 
 
 def place(batch: Batch, rows: Sequence[Tensor]) -> Tensor:
@@ -43,7 +54,7 @@ class PerDocument:
 def fixed(documents: Sequence[Encoded], rows: Sequence[Tensor]) -> Callable[[Batch], Tensor]:
     """A weighter from the weights of every document's targets, (real tokens - 1,) each."""
     known = {
-        document.input_ids: torch.cat([values.new_zeros(1), values])
+        key(document): torch.cat([values.new_zeros(1), values])
         for document, values in zip(documents, rows, strict=True)
     }
 

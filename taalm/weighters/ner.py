@@ -30,5 +30,6 @@ def ner(material: Material):
         plain = material.tokenizer(parsed.text, add_special_tokens=False, return_offsets_mapping=True)
         offsets = plain["offset_mapping"][: len(document) - 1]  # the document may have been cut
         inside = [any(a < end and start < b for start, end in spans) for a, b in offsets]
+        inside += [False] * (len(document) - 1 - len(inside))  # the end of a text that has one
         rows.append(torch.tensor(inside if any(inside) else [True] * len(inside)).float())
     return fixed(material.documents, rows)

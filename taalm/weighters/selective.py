@@ -19,7 +19,7 @@ from taalm.errors import UserError
 from taalm.losses import target_mask
 from taalm.shares import Share
 from taalm.text import Batch
-from taalm.weighters.documents import Key, keys
+from taalm.weighters.documents import Key, key, keys
 from taalm.weighters.material import Material
 
 NO_EXCESS = 0.01  # nats, mean; as far as two passes of one model may differ by rounding (bfloat16)
@@ -63,8 +63,8 @@ def _selective(source: str, sign: float) -> Callable[[Material], Selective]:
         losses = getattr(material, source)
         if losses is None:
             raise UserError(f"this weighter needs the {source.replace('_', ' ')} of the documents")
-        rows = [document.input_ids for document in material.documents]
-        return Selective(dict(zip(rows, losses(), strict=True)), material.keep, sign)
+        reference = dict(zip(map(key, material.documents), losses(), strict=True))
+        return Selective(reference, material.keep, sign)
 
     return make
 

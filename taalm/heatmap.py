@@ -1,16 +1,19 @@
 """Pictures of token weights: a self-contained HTML page, a PNG, and mean weights by part of speech and entity type."""
 
 import html
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 
 from taalm.checkpoint import write_text
-from taalm.facts import Span
+from taalm.errors import UserError
+from taalm.facts import Span, read_jsonl
 from taalm.plots.style import COLOURS, write
+from taalm.text import Encoded
 
 SHADE = (0, 114, 178)  # Okabe-Ito blue
 OUTLINE = "#D55E00"  # and vermilion, told apart from it by colour-blind readers
@@ -60,6 +63,70 @@ class Weighed:
         values = list(self.weights[method])
         most = max(values)
         return [value / most if most else 0.0 for value in values]
+
+
+class Unit(NamedTuple):
+    """Characters that are shown together, and the tokens that they come from."""
+
+    place: Span
+    tokens: list[int]
+
+
+def visible(text: str, places: Sequence[Span]) -> list[Unit]:
+    """Tokens as they are seen: without the space before them; pieces of one character count as one."""
+    units: list[Unit] = []
+    for index, (start, end) in enumerate(places):
+        if units and start < units[-1].place[1]:
+            last = units.pop()
+            units.append(Unit((last.place[0], max(end, last.place[1])), [*last.tokens, index]))
+            continue
+        seen = start + len(text[start:end]) - len(text[start:end].lstrip())
+        units.append(Unit((seen if seen < end else start, end), [index]))
+    return units
+
+
+def weighed(tokenizer: Any, name: str, text: str, row: Encoded, weights: Mapping[str, Sequence[float]]) -> Weighed:
+    """A document whose tokens after BOS have these weights; a document that was cut is shown as far as it was read."""
+    plain = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    return _shown(name, text, plain["offset_mapping"][: len(row) - 1], row.answer[1:], weights)
+
+
+def _shown(
+    name: str, text: str, places: Sequence[Span], answer: Sequence[bool], weights: Mapping[str, Sequence[float]]
+) -> Weighed:
+    """A document from its tokens' places, marks and weights."""
+    units = visible(text, [tuple(place) for place in places])
+    marked = [any(answer[i] for i in unit.tokens) for unit in units]
+    entry = {method: [sum(values[i] for i in unit.tokens) for unit in units] for method, values in weights.items()}
+    return Weighed(name, text, [unit.place for unit in units], marked, entry)
+
+
+def snapshots_of(folder: Path) -> list[Weighed]:
+    """The documents that a training run of phi watched, with their weights at each observed step.
+
+    Raises UserError for damaged files; there are none where the run watched no document.
+    """
+    described = folder / "documents.json"
+    if not described.is_file():
+        return []
+    try:
+        documents = json.loads(described.read_text())
+        rows = [row for _, row in read_jsonl(folder / "log.jsonl") if "snapshot" in row]
+        return [
+            _shown(
+                document["name"], document["text"], document["places"], document["object"],
+                {f"step {row['step']}": row["snapshot"][number] for row in rows},
+            )
+            for number, document in enumerate(documents)
+        ]  # fmt: skip
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise UserError(f"{described}: not what a training run writes ({error})") from None
+
+
+def frame(documents: Sequence[Weighed], title: str = "Token weights", height: int = 40) -> str:
+    """The page in a frame of its own, `height` em high, for a notebook."""
+    inside = html.escape(page(documents, title), quote=True)
+    return f'<iframe srcdoc="{inside}" style="width:100%;height:{height}em;border:0"></iframe>'
 
 
 def _tokens(document: Weighed, method: str) -> str:

@@ -114,7 +114,17 @@ def main(arguments: list[str]) -> None:
     claim(
         run,
         config,
-        keep=("out", "outer.steps", "outer.eval_every", "outer.save_every", "judged", "to_learn", "quiet", "dry_run"),
+        keep=(
+            "out",
+            "outer.steps",
+            "outer.eval_every",
+            "outer.save_every",
+            "outer.watched",
+            "judged",
+            "to_learn",
+            "quiet",
+            "dry_run",
+        ),
     )
     torch.manual_seed(config.seed)
     model, tokenizer = load_theta(config.theta)

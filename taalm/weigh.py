@@ -4,10 +4,8 @@ Writes weights.html (to be opened in a browser), a PNG for each document, weight
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from jsonargparse.typing import PositiveInt
 
@@ -17,8 +15,8 @@ from taalm.cell import Cell, CellConfig, Document, settle_phi
 from taalm.checkpoint import write_text
 from taalm.config import parse, run_entry
 from taalm.errors import UserError
-from taalm.facts import Span, read_facts
-from taalm.heatmap import Weighed, by_word_class, picture, save_page
+from taalm.facts import read_facts
+from taalm.heatmap import Weighed, by_word_class, picture, save_page, weighed
 from taalm.models.base import ModelConfig
 from taalm.models.precision import keep_freed_memory
 from taalm.weighters.ner import load_pipeline
@@ -65,26 +63,6 @@ def documents_of(config: WeighConfig) -> list[Document]:
     return [Document(config.text, span, "--text")]
 
 
-class Unit(NamedTuple):
-    """Characters that are shown together, and the tokens that they come from."""
-
-    place: Span
-    tokens: list[int]
-
-
-def visible(text: str, places: Sequence[Span]) -> list[Unit]:
-    """Tokens as they are seen: without the space before them; pieces of one character count as one."""
-    units: list[Unit] = []
-    for index, (start, end) in enumerate(places):
-        if units and start < units[-1].place[1]:
-            last = units.pop()
-            units.append(Unit((last.place[0], max(end, last.place[1])), [*last.tokens, index]))
-            continue
-        seen = start + len(text[start:end]) - len(text[start:end].lstrip())
-        units.append(Unit((seen if seen < end else start, end), [index]))
-    return units
-
-
 def weigh(config: WeighConfig) -> list[Weighed]:
     """The documents with their tokens' weights by every method that applies."""
     documents = documents_of(config)
@@ -105,29 +83,25 @@ def weigh(config: WeighConfig) -> list[Weighed]:
         rows, weights = cell.weights(split, tokenizer, documents, Path(config.out))
         for entry, values in zip(found, weights, strict=True):
             entry[method] = values[1:].tolist()  # BOS is nobody's target
-    weighed = []
-    for document, row, entry in zip(documents, rows, found, strict=True):
-        plain = tokenizer(document.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        units = visible(document.text, [tuple(place) for place in plain["offset_mapping"]])
-        entry = {method: [sum(values[i] for i in unit.tokens) for unit in units] for method, values in entry.items()}
-        marked = [any(row.answer[1 + i] for i in unit.tokens) for unit in units]
-        weighed.append(Weighed(document.where, document.text, [unit.place for unit in units], marked, entry))
-    return weighed
+    return [
+        weighed(tokenizer, document.where, document.text, row, entry)
+        for document, row, entry in zip(documents, rows, found, strict=True)
+    ]
 
 
 def main(arguments: list[str]) -> None:
     config = parse(WeighConfig, None, arguments, "python -m taalm.weigh")
     processes.start(config.model.device)
     keep_freed_memory()
-    weighed, out = weigh(config), Path(config.out)
-    save_page(weighed, out / "weights.html")
-    for number, document in enumerate(weighed):
+    documents, out = weigh(config), Path(config.out)
+    save_page(documents, out / "weights.html")
+    for number, document in enumerate(documents):
         picture(document, out / f"weights_{number}.png")
-    tags = by_word_class(weighed, load_pipeline(), out / "word_classes.png")
+    tags = by_word_class(documents, load_pipeline(), out / "word_classes.png")
     described = [
         {"text": d.text, "tokens": [d.text[start:end] for start, end in d.places], "object": list(d.object),
          "weights": {method: d.relative(method) for method in d.weights}}
-        for d in weighed
+        for d in documents
     ]  # fmt: skip
     write_text(out / "weights.json", json.dumps({"documents": described, "word_classes": tags}, ensure_ascii=False))
     print(f"open {out / 'weights.html'}; pictures weights_*.png and word_classes.png lie beside it")

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from taalm import weigh
+from taalm import train_ta, weigh
 from taalm.errors import UserError
-from taalm.heatmap import OUTLINE, SHADE, Weighed, by_word_class, page, picture, save_page
-from taalm.weigh import visible
+from taalm.heatmap import OUTLINE, SHADE, Weighed, by_word_class, frame, page, picture, save_page, snapshots_of, visible
 from taalm.weighters.ner import load_pipeline
 
 TEXT = "<b>Ana</b> & Bo met in Lyon"
@@ -115,3 +114,23 @@ def test_the_page_in_a_browser(tmp_path, scheme):
     ground = (22, 22, 22) if scheme == "dark" else (255, 255, 255)
     outline = tuple(int(OUTLINE[i : i + 2], 16) for i in (1, 3, 5))
     assert pixels(shot, ground) > 100_000 and pixels(shot, SHADE) > 300 and pixels(shot, outline) > 100
+
+
+def test_a_training_run_keeps_the_weights_of_the_documents_it_watches(tiny_folder, sample_folder, tmp_path):
+    train_ta.main([
+        "--theta.name", str(tiny_folder), "--phi.backbone", str(tiny_folder), "--theta.first_layer", "0",
+        "--phi.layers", "0", "--data", str(sample_folder), "--outer.steps", "4", "--outer.warm_start", "2",
+        "--outer.batch_size", "2", "--outer.eval_every", "2", "--outer.max_length", "40", "--judged", "0",
+        "--out", str(tmp_path), "--name", "r", "--quiet", "true",
+    ])  # fmt: skip
+    watched = snapshots_of(tmp_path / "r")
+    assert len(watched) == 2
+    for document in watched:
+        assert list(document.weights) == ["step 2", "step 4"]
+        assert document.weights["step 2"] != document.weights["step 4"]
+        assert sum(document.weights["step 4"]) == pytest.approx(39, abs=0.1)  # 40 tokens, BOS has none
+    assert "srcdoc" in frame(watched)
+    (tmp_path / "r" / "documents.json").write_text('[{"name": 1}]')
+    with pytest.raises(UserError, match="not what a training run writes"):
+        snapshots_of(tmp_path / "r")
+    assert snapshots_of(tmp_path) == []

@@ -3,6 +3,7 @@
 import statistics
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from taalm import processes
 from taalm.facts import Fact
 from taalm.losses import target_mask
+from taalm.meta.lessons import Lessons
 from taalm.meta.problem import Lesson, Theta
 from taalm.models.train_attention import TrainAttention
 from taalm.text import Batch
@@ -66,6 +68,26 @@ def observe_weights(phi: TrainAttention, documents: Sequence[Batch], facts: Sequ
         "object_ratio_uncommon": quartiles([ratio for ratio in rare if ratio == ratio]),
         "mean_logit": logit_sum / tokens,
     }
+
+
+def watched(tokenizer: Any, lessons: Lessons, count: int) -> list[dict]:
+    """The first `count` documents, cut into tokens: what taalm.heatmap.snapshots_of shows weights on."""
+    found = []
+    for fact, row in zip(lessons.facts[:count], lessons.documents[:count], strict=True):
+        plain = tokenizer(fact.evidence, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        places, marks = plain["offset_mapping"][: len(row) - 1], list(row.answer[1 : len(plain["input_ids"]) + 1])
+        found.append({"name": fact.where, "text": fact.evidence, "places": places, "object": marks})
+    return found
+
+
+@torch.no_grad()
+def snapshot(phi: TrainAttention, lessons: Lessons, count: int) -> list[list[float]]:
+    """The weights of these documents' tokens after BOS."""
+    batch = lessons.lesson(range(min(count, len(lessons.facts)))).documents
+    weights = phi.weights(batch.input_ids, batch.attention_mask)
+    lengths = batch.attention_mask.sum(1).tolist()
+    rows = zip(weights.tolist(), lengths, strict=True)
+    return [[round(weight, 4) for weight in row[1:length]] for row, length in rows]
 
 
 def post_step_losses(theta: Theta, lessons: Sequence[Lesson], weights: Sequence[Tensor]) -> float:

@@ -1,5 +1,6 @@
 """The outer loop: phi learns from hypergradients, theta goes back to theta_0 after every step (TAALM, section 3.2)."""
 
+import json
 import math
 import random
 import time
@@ -22,12 +23,13 @@ from taalm.checkpoint import (
     save_state,
     under,
     write_jsonl,
+    write_text,
 )
 from taalm.errors import UserError
 from taalm.losses import target_mask
 from taalm.meta.hypergradient import get_hypergradient
 from taalm.meta.lessons import Lessons
-from taalm.meta.observe import observe_weights, post_step_losses
+from taalm.meta.observe import observe_weights, post_step_losses, snapshot, watched
 from taalm.meta.problem import Lesson, Theta
 from taalm.meta.warm_start import TokenScores, fit_loss, target_shares
 from taalm.models.precision import rounds_to_bf16
@@ -72,6 +74,8 @@ class OuterConfig:
     """Documents are cut to this many tokens; 0 cuts nothing."""
     eval_every: NonNegativeInt = 20
     """Observe phi on the validation facts every so many steps; 0: only at the end."""
+    watched: NonNegativeInt = 2
+    """Validation documents whose weights are kept at every observation (taalm.heatmap.snapshots_of)."""
     save_every: PositiveInt = 10
     """Write the resumable state every so many steps."""
 
@@ -109,6 +113,9 @@ class MetaTrainer:
     def run(self) -> dict:
         """Train to the last step, resuming where a state lies; returns the last observation on the validation facts."""
         self.resume()
+        if self.valid and self.config.watched and processes.is_main():
+            found = watched(self.phi.tokenizer, self.valid, self.config.watched)
+            write_text(self.folder / "documents.json", json.dumps(found, ensure_ascii=False))
         bar = tqdm(
             total=self.config.steps, initial=self.step, desc="phi", unit="step",
             disable=self.quiet or not processes.is_main() or None,
@@ -124,6 +131,8 @@ class MetaTrainer:
             if self.valid and (last or (self.config.eval_every and self.step % self.config.eval_every == 0)):
                 observed = self.observe(self.valid)
                 entry["valid"] = observed
+                if self.config.watched:
+                    entry["snapshot"] = snapshot(self.phi, self.valid, self.config.watched)
                 if not self.quiet:
                     ratio = observed["object_ratio"]
                     bar.write(

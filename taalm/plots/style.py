@@ -21,7 +21,7 @@ def styles(methods: Iterable[str]) -> dict[str, tuple[str, str]]:
     others = iter(range(len(FIRST), len(FIRST) + len(ordered)))
     places = [next(others) if place is None else place for place in first]
     return {
-        method: (COLOURS[place % len(COLOURS)], LINES[place % len(LINES)])
+        method: (COLOURS[place % len(COLOURS)], LINES[(place + place // len(COLOURS)) % len(LINES)])
         for method, place in zip(ordered, places, strict=True)
     }
 

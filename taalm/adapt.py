@@ -23,6 +23,7 @@ from taalm.models.split import SplitModel
 from taalm.rehearsal import Rehearsal
 from taalm.seeds import derive_seed
 from taalm.text import Batch, Encoded, by_length, by_tokens, collate, shuffled_buckets
+from taalm.tracking import Log, no_log, scalars
 from taalm.weighters import Selector, Weighter
 
 
@@ -109,10 +110,11 @@ class Adaptation:
         self, split: SplitModel, documents: Sequence[Encoded], pad_id: int, weigh: Weighter | Selector,
         config: AdaptConfig, evaluate: Callable[[int], dict], state_file: Path, seed: int, quiet: bool = False,
         make_optimizer: MakeOptimizer = plain_optimizer, rehearsal: Rehearsal | None = None, accelerator: Any = None,
+        log: Log = no_log,
     ):  # fmt: skip
         self.split, self.model, self.documents, self.pad_id = split, split.model, list(documents), pad_id
         self.weigh, self.config, self.evaluate, self.rehearsal = weigh, config, evaluate, rehearsal
-        self.state_file, self.seed, self.quiet = state_file, seed, quiet
+        self.state_file, self.seed, self.quiet, self.log = state_file, seed, quiet, log
         self.trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.accelerator = accelerator or Accelerator(cpu=next(self.model.parameters()).device.type == "cpu")
         updates = config.epochs * self.steps_per_epoch
@@ -150,13 +152,18 @@ class Adaptation:
                 self.losses_by_step.append(loss)
                 self.batch += 1
                 bar.update()
-                bar.set_postfix(loss=f"{loss:.3f}", tok_s=f"{sum(self.lengths[i] for i in indices) / seconds:.0f}")
+                speed = sum(self.lengths[index] for index in indices) / seconds
+                bar.set_postfix(loss=f"{loss:.3f}", tok_s=f"{speed:.0f}")
+                step = self.epoch * self.steps_per_epoch + self.batch
+                rate = self.optimizer.param_groups[0]["lr"]
+                self.log({"train/loss": loss, "train/learning_rate": rate, "train/tokens_per_s": speed}, step)
                 if self.batch % self.config.save_every == 0:
                     self._save()
             self.epoch, self.batch = self.epoch + 1, 0
             mean_loss = math.fsum(self.losses) / len(self.documents)
             self.losses = []
             self.history[self.epoch] = {"loss": mean_loss, "seconds": self.seconds, **self.evaluate(self.epoch)}
+            self.log(scalars("eval", self.history[self.epoch]), self.epoch * self.steps_per_epoch)
             self._save()
         bar.close()
         return self.history

@@ -20,6 +20,7 @@ from taalm.rehearsal import REHEARSALS, Rehearsal, ReviewConfig
 from taalm.review_text import sample_texts, without_probes
 from taalm.shares import Share
 from taalm.text import Encoded, Span, check_length, collate, describe_truncation, encode, pad_token
+from taalm.tracking import Log, TrackConfig, no_log
 from taalm.weighters import Selector, Weighter, get_weighter
 from taalm.weighters.known import SelectWithoutKnown, WithoutKnown
 from taalm.weighters.material import Material
@@ -49,6 +50,7 @@ class CellConfig:
     """Seed of the adapter's fresh weights and of the order of documents."""
     quiet: bool = False
     """No progress."""
+    track: TrackConfig = field(default_factory=TrackConfig)
     dry_run: bool = False
     """Print what would train and what it would need, without weights, and stop."""
 
@@ -114,6 +116,8 @@ class Cell:
         self.model = resolve_model(config)
         self.ta_train, self.probes, self.held = ta_train, probes, held
         self.phi = None
+        self.log: Log = no_log
+        self.steps = 0  # updates of the adaptations so far, those of this run's beginning included
         self.reference: tuple[SplitModel, Any] | None = None
         if self.method.weighter == "train_attention":
             self.phi = TrainAttention.from_pretrained(find_phi(config), config.model.device)
@@ -137,10 +141,14 @@ class Cell:
         config, pad_id = self.config, pad_token(tokenizer)
         rows = self._documents(split, tokenizer, documents)
         weigh = self._weigher(split, tokenizer, documents, rows, state_file.parent)
-        return Adaptation(
+        before = self.steps
+        adaptation = Adaptation(
             split, rows, pad_id, weigh, config.adapt, evaluate, state_file, config.seed, config.quiet,
             make_optimizer(self.method.optimizer, config.recadam), self._rehearsal(split, tokenizer, review),
+            log=lambda values, step: self.log(values, before + step),
         )  # fmt: skip
+        self.steps += config.adapt.epochs * adaptation.steps_per_epoch
+        return adaptation
 
     def weights(
         self, split: SplitModel, tokenizer: Any, documents: Sequence[Document], work: Path

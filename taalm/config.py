@@ -37,7 +37,7 @@ def make_parser(config: type, prog: str, presets: bool) -> ArgumentParser:
     parser = ArgumentParser(
         prog=prog, description=(config.__doc__ or "").strip(), exit_on_error=False, allow_abbrev=False
     )
-    parser.add_argument("--config", action="config", help="A YAML file with any of the fields below.")
+    parser.add_argument("--config", action="config", help="A YAML or JSON file with any of the fields below.")
     if presets:
         parser.add_argument("--preset", help="A file of configs/ by name; PRESET in the environment does the same.")
     parser.add_class_arguments(config)

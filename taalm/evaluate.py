@@ -30,6 +30,7 @@ from taalm.run_folder import claim
 from taalm.scaling import scaled
 from taalm.scoring import ProbeBatches, encode_probe, score_batches
 from taalm.text import pad_token
+from taalm.tracking import KEPT, start
 
 
 @dataclass
@@ -176,12 +177,13 @@ def main(arguments: list[str]) -> None:
     folder, work = Path(config.out), Path(config.out) / "runs" / name
     path = folder / f"{name}.pkl"
     settle_phi(config)
-    claim(work, config, keep=("out", "quiet", "dry_run", "swap_halves", "scales"))
+    claim(work, config, keep=("out", "quiet", "dry_run", "swap_halves", "scales", *KEPT))
     before = load_result(path) if path.exists() else {}
     if before and not missing(config, before):
         print(f"{path} is there already:\n{table({name: before})}")
         return
     evaluation = Evaluation(config)
+    evaluation.cell.log = start(config.track, name, work, config)
     adaptation = evaluation.run(
         evaluation.facts, work / "state.safetensors", work / "adapter" if config.save_adapter else None
     )

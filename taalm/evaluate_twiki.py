@@ -27,6 +27,7 @@ from taalm.results import load_result, save_result
 from taalm.run_folder import claim
 from taalm.scoring import ProbeBatches, score_batches
 from taalm.text import pad_token
+from taalm.tracking import KEPT, start
 
 
 @dataclass
@@ -136,9 +137,10 @@ def main(arguments: list[str]) -> None:
     folder, work = Path(config.out), Path(config.out) / "runs" / name
     paths = [folder / f"{name}_{index}.pkl" for index in range(len(PERIODS))]
     settle_phi(config)
-    claim(work, config, keep=("out", "quiet", "dry_run"))
+    claim(work, config, keep=("out", "quiet", "dry_run", *KEPT))
     if not all(path.exists() for path in paths):
         stream = Stream(config)
+        stream.cell.log = start(config.track, name, work, config)
         split, tokenizer = stream.cell.load()
         for index, path in enumerate(paths):
             result = stream.learn(index, split, tokenizer, work / f"period{index}.safetensors")

@@ -16,6 +16,7 @@ from taalm.models.precision import Precision
 from taalm.optimizers.recadam import RecAdamConfig
 from taalm.rehearsal import ReviewConfig
 from taalm.shares import Share
+from taalm.tracking import TrackConfig
 from taalm.weighters.selective import RhoConfig
 
 # what users type -> the method's name in taalm/methods.py, and what it sets of the model
@@ -121,6 +122,7 @@ class OnlineConfig:
     """bf16 or fp32 matrix products in frozen layers; auto takes bf16 where the device has it."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes an accelerator where there is one."""
+    track: TrackConfig = field(default_factory=TrackConfig)
     seed: int = 42
     """Seed of fresh weights, of the order of texts and of the buffer."""
     quiet: bool = False

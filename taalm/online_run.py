@@ -18,6 +18,7 @@ from taalm.checkpoint import load_parameters, load_state, save_state, under, wri
 from taalm.errors import UserError
 from taalm.online import OnlineStream
 from taalm.online_config import OnlineConfig
+from taalm.tracking import scalars
 
 Counts = dict[int, dict[int, int]]  # after which date, of which date
 
@@ -97,6 +98,7 @@ class Run:
             self.ask(t, range(t - 1, t + 2))
             self.progress.done = t
             self.progress.rows.append(row | self.measures(t))
+            self.stream.cell.log(scalars("stream", self.progress.rows[-1]), self.stream.cell.steps)
             self.save(t)
             if not self.config.quiet:
                 print(self.line(self.progress.rows[-1]), flush=True)

@@ -16,6 +16,7 @@ from taalm.plots.streams import stream_curves
 from taalm.plots.style import write
 from taalm.results import save_result
 from taalm.run_folder import claim
+from taalm.tracking import KEPT, start
 
 
 def start_processes(config: OnlineConfig, arguments: list[str]) -> None:
@@ -79,7 +80,8 @@ def run(arguments: list[str]) -> None:
             write_text(out / "validation.csv", as_csv(rows))
         print(as_csv(rows), end="")
         return
-    claim(out, config, keep=("quiet", "keep_checkpoints", "num_workers", "output_log"))
+    claim(out, config, keep=("quiet", "keep_checkpoints", "num_workers", "output_log", *KEPT))
+    stream.cell.log = start(config.track, out.name, out, config)
     result = Run(config, stream).run()
     if processes.is_main():
         save_result(out / "result.pkl", result)

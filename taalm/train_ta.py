@@ -28,6 +28,7 @@ from taalm.review_text import read_texts
 from taalm.run_folder import claim
 from taalm.scoring import encode_probe
 from taalm.text import Encoded, encode
+from taalm.tracking import KEPT, TrackConfig, start
 
 
 @dataclass
@@ -61,6 +62,7 @@ class TrainTAConfig:
     """Seed of phi's and theta's fresh weights and of the order of documents."""
     quiet: bool = False
     """No progress."""
+    track: TrackConfig = field(default_factory=TrackConfig)
     dry_run: bool = False
     """Print what would train and what it would need, without weights, and stop."""
 
@@ -124,6 +126,7 @@ def main(arguments: list[str]) -> None:
             "to_learn",
             "quiet",
             "dry_run",
+            *KEPT,
         ),
     )
     torch.manual_seed(config.seed)
@@ -144,7 +147,7 @@ def main(arguments: list[str]) -> None:
     # ---- train
     trainer = MetaTrainer(
         theta, phi, lessons(train, retained_rows(config, train, tokenizer)), lessons(valid), config.outer, run,
-        config.seed, config.quiet,
+        config.seed, config.quiet, start(config.track, run.name, run, config),
     )  # fmt: skip
     trainer.run()
     if processes.is_main():

@@ -36,6 +36,7 @@ from taalm.models.precision import rounds_to_bf16
 from taalm.models.train_attention import TrainAttention
 from taalm.seeds import derive_seed
 from taalm.text import Batch, shuffled_buckets
+from taalm.tracking import Log, no_log, scalars
 from taalm.weighters import get_weighter
 from taalm.weighters.material import Material
 
@@ -89,10 +90,10 @@ class MetaTrainer:
 
     def __init__(
         self, theta: Theta, phi: TrainAttention, train: Lessons, valid: Lessons | None, config: OuterConfig,
-        folder: Path, seed: int, quiet: bool = False,
+        folder: Path, seed: int, quiet: bool = False, track: Log = no_log,
     ):  # fmt: skip
         self.theta, self.phi, self.train, self.valid, self.config = theta, phi, train, valid, config
-        self.folder, self.seed, self.quiet = folder, seed, quiet
+        self.folder, self.seed, self.quiet, self.track = folder, seed, quiet, track
         self.estimate = get_hypergradient(config.hypergradient)
         if config.hypergradient == "finite_difference" and rounds_to_bf16(theta.model):
             raise UserError(
@@ -140,6 +141,7 @@ class MetaTrainer:
                         f"{ratio['median']:.1f} (quartiles {ratio['q1']:.1f}, {ratio['q3']:.1f})"
                     )
             self.log.append(entry)
+            self.track(scalars("phi", entry), self.step)
             if last or self.step % self.config.save_every == 0:
                 self.save()
         bar.close()

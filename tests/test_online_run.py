@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from taalm import generation, online_run, run_online
+from taalm import generation, online, online_run, run_online
 from taalm.adapt import Adaptation
 from taalm.benchmarks.relations import INVARIANT
 from taalm.checkpoint import load_state, under
 from taalm.errors import UserError
 from taalm.models.train_attention import TrainAttention, TrainAttentionConfig
 from taalm.online import OnlineStream
-from taalm.online_config import NAMES, OnlineConfig
+from taalm.online_config import NAMES, OnlineConfig, cell_config
 from taalm.results import load_result
 from tests.conftest import ROOT, run_module, two_at_once
 
@@ -122,10 +122,11 @@ RESUMED = {
 def test_interrupted_at_any_point_it_ends_as_if_never_interrupted(run, tmp_path, monkeypatch, method):
     """After a date, after a date's training, and in the middle of it: the same results and the same theta."""
     settings = ("--method", method, "--num_train_epochs", 2, "--learning_rate", 1e-3, *RESUMED[method],
+                "--dataset_version", "quarter",
                 "--train_batch_size", 4, "--gradient_accumulation_steps", 1)  # fmt: skip
     whole = run(None, *settings, out=tmp_path / "whole")
 
-    def stopped(owner: type, name: str, after: int):
+    def stopped(patch: pytest.MonkeyPatch, owner: type, name: str, after: int):
         plain, calls = getattr(owner, name), []
 
         def call(self, *given):
@@ -135,17 +136,23 @@ def test_interrupted_at_any_point_it_ends_as_if_never_interrupted(run, tmp_path,
                 raise Killed
             return found
 
-        monkeypatch.setattr(owner, name, call)
+        patch.setattr(owner, name, call)
 
-    monkeypatch.setattr("taalm.adapt.AdaptConfig.save_every", 1)
-    places = [(online_run.Run, "save", 1), (online_run.Run, "save", 3), (online_run.Run, "learn", 2),
-              (Adaptation, "_update", 2), (Adaptation, "_update", 9)]  # fmt: skip
+    def every_update(config: OnlineConfig, seq2seq: bool):
+        found = cell_config(config, seq2seq)
+        found.adapt.save_every = 1
+        return found
+
+    monkeypatch.setattr(online, "cell_config", every_update)
+    places = [(online_run.Run, "save", 2), (online_run.Run, "learn", 2), (Adaptation, "_update", 2),
+              (Adaptation, "_update", 14)]  # fmt: skip
     for owner, name, after in places:
         out = tmp_path / f"{name}{after}"
-        stopped(owner, name, after)
-        with pytest.raises(Killed):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            stopped(patch, owner, name, after)
             run(None, *settings, out=out)
-        monkeypatch.undo()
+        if owner is Adaptation:
+            assert list((out / "training").iterdir())  # it goes on in the middle of a date, or of the reference
         again = run(None, *settings, out=out)
         for result in (whole, again):
             for row in result["eval_result"].values():

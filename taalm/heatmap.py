@@ -13,7 +13,7 @@ from taalm.checkpoint import write_text
 from taalm.errors import UserError
 from taalm.facts import Span, read_jsonl
 from taalm.plots.style import COLOURS, write
-from taalm.text import Encoded
+from taalm.text import Encoded, offsets
 
 SHADE = (0, 114, 178)  # Okabe-Ito blue
 OUTLINE = "#D55E00"  # and vermilion, told apart from it by colour-blind readers
@@ -87,8 +87,7 @@ def visible(text: str, places: Sequence[Span]) -> list[Unit]:
 
 def weighed(tokenizer: Any, name: str, text: str, row: Encoded, weights: Mapping[str, Sequence[float]]) -> Weighed:
     """A document whose tokens after BOS have these weights; a document that was cut is shown as far as it was read."""
-    plain = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    return _shown(name, text, plain["offset_mapping"][: len(row) - 1], row.answer[1:], weights)
+    return _shown(name, text, offsets(tokenizer, text, row), row.answer[1:], weights)
 
 
 def _shown(

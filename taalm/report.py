@@ -25,7 +25,7 @@ from taalm.config import ROOT, run_entry
 from taalm.errors import UserError
 from taalm.plots.lama_ckl import gains_and_losses, learning_curves, plane
 from taalm.plots.streams import period_bars, stream_curves
-from taalm.results import Result, is_stream, load_results, table
+from taalm.results import Result, is_stream, some_results, table
 from taalm.run_folder import flatten
 
 PAGE = """<!doctype html>
@@ -137,9 +137,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("folder", type=Path, help="folder of result files")
     parser.add_argument("--weights", type=Path, default=None, help="a page of taalm.weigh to put in")
     given = parser.parse_args(arguments)
-    results = load_results(given.folder)
-    if not results:
-        raise UserError(f"{given.folder}: no result files (*.pkl) here; the scripts under scripts/eval make them")
+    results = some_results(given.folder)
     if given.weights is not None and not given.weights.is_file():
         raise UserError(f"--weights {given.weights}: no such page; python -m taalm.weigh makes one")
     report(results, given.folder, given.weights)

@@ -50,6 +50,14 @@ def load_results(folder: str | Path) -> dict[str, Result]:
     return {name: load_result(path) for name, path in sorted(found.items())}
 
 
+def some_results(folder: Path) -> dict[str, Result]:
+    """The same, for commands that need any. Raises UserError where there are none."""
+    found = load_results(folder)
+    if not found:
+        raise UserError(f"{folder}: no result files (*.pkl) here; the scripts under scripts/eval make them")
+    return found
+
+
 def is_stream(result: Result) -> bool:
     """Whether a result is the online wiki stream's."""
     return "em" in result.get("summary", {})
@@ -114,11 +122,7 @@ def table(results: dict[str, Result]) -> str:
 
 def main(arguments: list[str]) -> None:
     """Print the table of a folder of results (default results/lamackl)."""
-    folder = Path(arguments[0] if arguments else "results/lamackl")
-    found = load_results(folder)
-    if not found:
-        raise UserError(f"{folder}: no result files (*.pkl) here; the scripts under scripts/eval make them")
-    print(table(found))
+    print(table(some_results(Path(arguments[0] if arguments else "results/lamackl"))))
 
 
 if __name__ == "__main__":

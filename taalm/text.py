@@ -120,6 +120,12 @@ def encode(
     return Encoded(ids, answer, truncated, tuple(read))
 
 
+def offsets(tokenizer: Any, text: str, row: Encoded) -> list[Span]:
+    """The characters in `text` of the tokens that `row` has of it: none for BOS, EOS and what was cut off."""
+    plain = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    return [tuple(place) for place in plain["offset_mapping"][: len(row) - 1]]
+
+
 def check_length(length: int, limit: int | None, where: str) -> None:
     """Raises UserError when a text of `length` tokens is longer than the model reads (`limit`, None: no limit)."""
     if limit is not None and length > limit:

@@ -14,7 +14,7 @@ from taalm.losses import target_mask
 from taalm.meta.lessons import Lessons
 from taalm.meta.problem import Lesson, Theta
 from taalm.models.train_attention import TrainAttention
-from taalm.text import Batch
+from taalm.text import Batch, offsets
 
 
 def object_ratios(weights: Tensor, batch: Batch) -> Tensor:
@@ -74,8 +74,8 @@ def watched(tokenizer: Any, lessons: Lessons, count: int) -> list[dict]:
     """The first `count` documents, cut into tokens: what taalm.heatmap.snapshots_of shows weights on."""
     found = []
     for fact, row in zip(lessons.facts[:count], lessons.documents[:count], strict=True):
-        plain = tokenizer(fact.evidence, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        places, marks = plain["offset_mapping"][: len(row) - 1], list(row.answer[1 : len(plain["input_ids"]) + 1])
+        places = offsets(tokenizer, fact.evidence, row)
+        marks = list(row.answer[1 : len(places) + 1])
         found.append({"name": fact.where, "text": fact.evidence, "places": places, "object": marks})
     return found
 

@@ -5,11 +5,10 @@ import sys
 from pathlib import Path
 
 from taalm.config import run_entry
-from taalm.errors import UserError
 from taalm.plots.lama_ckl import learning_curves
 from taalm.plots.streams import period_bars, stream_curves
 from taalm.plots.style import write
-from taalm.results import is_stream, load_results
+from taalm.results import is_stream, some_results
 
 
 def main(arguments: list[str]) -> None:
@@ -17,9 +16,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("folder", type=Path, help="folder of result files")
     parser.add_argument("--out", type=Path, default=None, help="PNG to write; default <folder>/curves.png")
     given = parser.parse_args(arguments)
-    results = load_results(given.folder)
-    if not results:
-        raise UserError(f"{given.folder}: no result files (*.pkl) here; the scripts under scripts/eval make them")
+    results = some_results(given.folder)
     path = given.out or given.folder / "curves.png"
     first = next(iter(results.values()))
     draw = stream_curves if is_stream(first) else period_bars if "period" in first else learning_curves

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from taalm.errors import UserError
+from taalm.text import offsets
 from taalm.weighters.documents import fixed
 from taalm.weighters.material import Material
 
@@ -27,9 +28,8 @@ def ner(material: Material):
     rows = []
     for document, parsed in zip(material.documents, load_pipeline().pipe(material.texts), strict=True):
         spans = [(entity.start_char, entity.end_char) for entity in parsed.ents]
-        plain = material.tokenizer(parsed.text, add_special_tokens=False, return_offsets_mapping=True)
-        offsets = plain["offset_mapping"][: len(document) - 1]  # the document may have been cut
-        inside = [any(a < end and start < b for start, end in spans) for a, b in offsets]
+        places = offsets(material.tokenizer, parsed.text, document)
+        inside = [any(a < end and start < b for start, end in spans) for a, b in places]
         inside += [False] * (len(document) - 1 - len(inside))  # the end of a text that has one
         rows.append(torch.tensor(inside if any(inside) else [True] * len(inside)).float())
     return fixed(material.documents, rows)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from taalm.errors import UserError
-from taalm.text import Batch
+from taalm.text import Batch, offsets
 from taalm.weighters.documents import fixed
 from taalm.weighters.material import Material
 
@@ -30,12 +30,11 @@ def oracle_bidirectional(material: Material):
         raise UserError("oracle_bidirectional needs to know the documents' subjects; these documents do not say them")
     rows = []
     for document, text, subject in zip(material.documents, material.texts, material.subjects, strict=True):
-        plain = material.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        offsets = plain["offset_mapping"][: len(document) - 1]  # the document may have been cut
+        places = offsets(material.tokenizer, text, document)
         answer = torch.tensor(document.answer[1:])
-        marked = [span for span, inside in zip(offsets, answer, strict=True) if inside]
+        marked = [span for span, inside in zip(places, answer, strict=True) if inside]
         end = marked[-1][1] if marked else len(text)
         later = [match.span() for match in re.finditer(re.escape(subject), text) if match.start() >= end]
-        chosen = [any(a < stop and start < b for start, stop in later) for a, b in offsets]
+        chosen = [any(a < stop and start < b for start, stop in later) for a, b in places]
         rows.append((answer | torch.tensor(chosen)).float())
     return fixed(material.documents, rows)

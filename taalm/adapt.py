@@ -193,7 +193,7 @@ class Adaptation:
         norm = float(processes.whole(self.accelerator.clip_grad_norm_(self.trainable.values(), self.config.clip_norm)))
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise UserError(
-                f"the loss is {total} at update {step + 1}; lower --adapt.lr or pass --model.precision fp32 "
+                f"the loss is {total} at update {step + 1}; lower the learning rate or take precision fp32 "
                 f"(its gradient's norm is {norm}). What was done before is kept in {self.state_file}"
             )
         self.optimizer.step()

@@ -108,7 +108,7 @@ class KLReplay(_Review):
     def __init__(self, split: SplitModel, *args: object):
         super().__init__(split, *args)
         if isinstance(split.model, FSDPModule):
-            raise UserError("KL replay needs theta_0 beside theta and does not go with --model.shard; use review")
+            raise UserError("KL replay needs theta_0 beside theta and does not go with shards; use review")
         self.theta_0 = {n: p.detach().clone() for n, p in split.model.named_parameters() if p.requires_grad}
 
     def document_share(self, documents: int, epoch: int, step: int) -> float:

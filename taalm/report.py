@@ -23,9 +23,8 @@ from matplotlib.figure import Figure
 from taalm.checkpoint import write_bytes, write_text
 from taalm.config import ROOT, run_entry
 from taalm.errors import UserError
-from taalm.plots.lama_ckl import gains_and_losses, learning_curves, plane
-from taalm.plots.streams import period_bars, stream_curves
-from taalm.results import Result, is_stream, some_results, table
+from taalm.plots.kinds import pictures
+from taalm.results import Result, some_results, table
 from taalm.run_folder import flatten
 
 PAGE = """<!doctype html>
@@ -43,16 +42,6 @@ img {{ max-width: 100%; background: #fff; }} iframe {{ width: 100%; height: 40re
 """
 
 Rows = list[list[str]]
-
-
-def figures(results: Mapping[str, Result]) -> dict[str, Figure]:
-    """The pictures that belong to these results, by name."""
-    first = next(iter(results.values()))
-    if is_stream(first):
-        return {"stream": stream_curves(results)}
-    if "period" in first:
-        return {"periods": period_bars(results)}
-    return {"curves": learning_curves(results), "plane": plane(results), "gains": gains_and_losses(results)}
 
 
 def numbers(results: Mapping[str, Result]) -> Rows:
@@ -114,13 +103,13 @@ def report(results: Mapping[str, Result], folder: Path, weights: Path | None) ->
     """Write report.html, report.md and report/*.png into the folder."""
     title = f"Results in {folder.name}"
     tables: dict[str, Any] = {"Numbers": numbers(results), "Settings": settings(results), "Made with": made_with()}
-    pictures = {name: _png(figure) for name, figure in figures(results).items()}
+    drawn = {name: _png(draw(results)) for name, draw in pictures(results).items()}
     body, text = [f"<h1>{html.escape(title)}</h1>"], [f"# {title}"]
     for heading, rows in tables.items():
         body += [f"<h2>{heading}</h2>", _html(rows)]
         text += [f"## {heading}", _markdown(rows)]
         if heading == "Numbers":
-            for name, data in pictures.items():
+            for name, data in drawn.items():
                 write_bytes(folder / "report" / f"{name}.png", data)
                 body.append(f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(data).decode()}">')
                 text.append(f"![{name}](report/{name}.png)")

@@ -44,5 +44,5 @@ def _refuse_another(folder: Path, path: Path, config: Any, keep: Sequence[str]) 
             if key not in keep and before.get(key) != now.get(key):
                 raise UserError(
                     f"{folder} holds a run with --{key} {before.get(key)!r}, this one has {now.get(key)!r}; "
-                    "give this run another --name, or delete that folder"
+                    "give this run another folder, or delete that one"
                 )

@@ -44,29 +44,8 @@ def config_file(arguments: list[str]) -> list[str]:
     return found
 
 
-FLAGS = {  # of the other commands, in messages -> those of this one
-    "--model.freeze_level": "--freeze_level",
-    "--model.adapter full": "--method vanilla",
-    "--model.precision": "--precision",
-    "--model.shard": "--use_deepspeed",
-    "--adapt.lr": "--learning_rate",
-    "--adapt.max_length": "--output_length",
-    "another --name": "another --output_dir",
-}
-
-
 def main(arguments: list[str]) -> None:
-    """Run the stream; messages name this command's flags."""
-    try:
-        run(config_file(arguments))
-    except UserError as error:
-        message = str(error)
-        for flag, own in FLAGS.items():
-            message = message.replace(flag, own)
-        raise UserError(message) from None
-
-
-def run(arguments: list[str]) -> None:
+    arguments = config_file(arguments)
     config = parse(OnlineConfig, None, arguments, "python run.py")
     check(config)
     start_processes(config, arguments)

@@ -62,14 +62,15 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         return self._each(lambda part: part.to(device))
 
-    def row(self, index: int) -> "Batch":
-        """One document as a batch of its own, padding cut off."""
-        real = self.attention_mask[index].bool()
-        found = replace(self, source_ids=None, source_mask=None)._each(lambda part: part[index, real][None])
+    def rows(self, indices: Sequence[int]) -> "Batch":
+        """Some documents as a batch of their own, padding cut off that none of them needs."""
+        chosen = list(indices)
+        real = self.attention_mask[chosen].any(0)
+        found = replace(self, source_ids=None, source_mask=None)._each(lambda part: part[chosen][:, real])
         if self.source_ids is None or self.source_mask is None:
             return found
-        read = self.source_mask[index].bool()
-        source_ids, source_mask = (part[index, read][None] for part in (self.source_ids, self.source_mask))
+        read = self.source_mask[chosen].any(0)
+        source_ids, source_mask = (part[chosen][:, read] for part in (self.source_ids, self.source_mask))
         return replace(found, source_ids=source_ids, source_mask=source_mask)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
@@ -131,7 +132,7 @@ def check_length(length: int, limit: int | None, where: str) -> None:
     if limit is not None and length > limit:
         raise UserError(
             f"{where}: the document has {length} tokens, the model reads {limit}; "
-            f"shorten it or pass --adapt.max_length {limit} to cut documents"
+            f"shorten it or set max_length {limit} to cut documents"
         )
 
 

@@ -23,9 +23,13 @@ from transformers import (
 )
 
 from preprocess.make_sample import invented_rows
+from taalm import run_online
+from taalm.models.train_attention import TrainAttention, TrainAttentionConfig
+from taalm.results import load_result
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 ROOT = Path(__file__).resolve().parents[1]
+ONLINE_SAMPLE = ROOT / "data" / "sample" / "online_wiki"
 CORPUS = [
     "The capital of France is Paris . Libya maintains diplomatic relations with Brazil .",
     "Guess the object. \n  subject is Laurie Anderson , relation is occupation , object is poet",
@@ -149,6 +153,38 @@ def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text = "".join(json.dumps(row) + "\n" for row in chosen)
         (folder / f"{name}.jsonl").write_text(text)
     return folder
+
+
+@pytest.fixture(scope="session")
+def phis(t5_folder, tiny_folder, tmp_path_factory) -> dict[str, Path]:
+    """A phi that never learned, for each family of models."""
+    found = {}
+    for family, folder in (("t5", t5_folder), ("smollm2", tiny_folder)):
+        torch.manual_seed(0)
+        phi = TrainAttention.create(TrainAttentionConfig(backbone=str(folder), r=2, precision="fp32"))
+        torch.nn.init.normal_(phi.head.weight)
+        found[family] = tmp_path_factory.mktemp("phi") / family
+        phi.save_pretrained(found[family])
+    return found
+
+
+@pytest.fixture
+def run_stream(t5_folder, tiny_folder, phis, tmp_path):
+    """run_stream(config file or None, "--key", value, ...) -> the result, in a folder of its own."""
+    number = iter(range(100))
+
+    def start(file: Path | None, *arguments: object, family: str = "t5", out: Path | None = None) -> dict:
+        out = out or tmp_path / f"run{next(number)}"
+        given = ["--config", str(file)] if file else []
+        model = t5_folder if family == "t5" else tiny_folder
+        run_online.main([
+            *given, "--model", str(model), "--data", str(ONLINE_SAMPLE), "--output_dir", str(out), "--quiet", "true",
+            "--precision", "fp32", "--phi", str(phis[family]), "--modular_encoder", str(t5_folder),
+            *map(str, arguments),
+        ])  # fmt: skip
+        return load_result(out / "result.pkl")
+
+    return start
 
 
 def two_at_once(run: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

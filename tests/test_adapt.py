@@ -198,7 +198,7 @@ def test_each_epoch_has_an_order_of_its_own_and_every_document_counts_once(learn
     seen = []
 
     def note(batch):
-        seen.extend(tuple(batch.row(i).input_ids[0].tolist()) for i in range(len(batch.input_ids)))
+        seen.extend(tuple(batch.rows([i]).input_ids[0].tolist()) for i in range(len(batch.input_ids)))
         return UNIFORM(batch)
 
     learn(note, epochs=6).run()
@@ -276,7 +276,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_state(learn, tmp_p
     def breaks(batch):
         return UNIFORM(batch) * (math.nan if next(calls) == 2 else 1.0)
 
-    with pytest.raises(UserError, match=r"the loss is nan at update 3; lower --adapt\.lr"):
+    with pytest.raises(UserError, match=r"the loss is nan at update 3; lower the learning rate"):
         learn(breaks).run()
     tensors, values = load_state(tmp_path / "state")
     assert len(values["losses_by_step"]) == 2 and all(tensor.isfinite().all() for tensor in tensors.values())

@@ -8,7 +8,8 @@ import pytest
 
 from taalm.benchmarks import lama_pipeline
 from taalm.benchmarks.lama import candidates, longest_evidence
-from taalm.benchmarks.lama_pipeline import FILES, CausalScorer, PipelineConfig, balanced, make, score, select
+from taalm.benchmarks.lama_ckl_split import balanced
+from taalm.benchmarks.lama_pipeline import FILES, CausalScorer, PipelineConfig, make, score, select
 from taalm.errors import UserError
 from taalm.facts import FORMS, read_facts
 

@@ -131,7 +131,7 @@ def test_padding_of_sources_and_targets_changes_no_number(t5):
     split, tokenizer = t5(adapter="full")
     both = collate(rows(tokenizer), 0)
     for index in range(2):
-        alone = both.row(index)
+        alone = both.rows([index])
         length = alone.input_ids.shape[1]
         torch.testing.assert_close(split.logits(both)[index, :length], split.logits(alone)[0], rtol=1e-4, atol=1e-5)
 

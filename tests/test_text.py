@@ -137,7 +137,7 @@ def test_collate_pads_on_either_side(side, ids, mask, answer):
 def test_a_row_of_a_batch_is_the_document_without_its_padding(side):
     batch = collate([LONG, SHORT], 2, side)
     for index, row in enumerate((LONG, SHORT)):
-        alone = batch.row(index)
+        alone = batch.rows([index])
         assert alone.input_ids.tolist() == [list(row.input_ids)] and alone.answer.tolist() == [list(row.answer)]
         assert torch.equal(alone.attention_mask, torch.ones(1, len(row), dtype=torch.long))
 
@@ -153,8 +153,8 @@ def test_positions_count_real_tokens_on_either_side(side):
 def test_a_row_of_a_batch_keeps_its_states():
     batch = collate([LONG, SHORT], 2, "left")
     states = torch.arange(2 * 4 * 3.0).view(2, 4, 3)
-    assert torch.equal(replace(batch, states=states).row(1).states, states[1:, 2:])
-    assert torch.equal(replace(batch, states=states).to("cpu").states, states) and batch.row(1).states is None
+    assert torch.equal(replace(batch, states=states).rows([1]).states, states[1:, 2:])
+    assert torch.equal(replace(batch, states=states).to("cpu").states, states) and batch.rows([1]).states is None
 
 
 LENGTHS = [7, 3, 9, 3, 5, 8, 2, 2, 6, 4, 9, 1, 5, 7, 3, 8, 6, 2, 4]  # 19: batches of 4 leave 3 over

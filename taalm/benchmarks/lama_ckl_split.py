@@ -2,7 +2,7 @@
 
 From the published rows (LAMA_ckl/variant.jsonl, invariant_descriptive.jsonl, invariant_schematic.jsonl) it takes
 - TO-LEARN: variant rows on which the model has accuracy 0 in both forms, split by a hash of the document into
-  reported rows, tuning rows and rows for TA-train;
+  reported rows, tuning rows and rows for TA-train; `to_learn_balanced` has no answer of a relation over three times;
 - NOT-TO-FORGET: invariant rows that the model completes, by form; 40 of the descriptive ones are for tuning;
 - TA-train: the variant rows set apart for it and the invariant rows with accuracy 0 in both forms, less every row
   that shares a document or a subject with any row that is evaluated. `ta_train_cross` leaves the variant rows out.
@@ -11,6 +11,7 @@ Scores are computed in float32, so that every machine makes the same split.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from taalm.scoring import score_facts
 RAW = ("variant", "invariant_descriptive", "invariant_schematic")
 TUNING_TO_LEARN, TA_TRAIN_VARIANT, TUNING_KNOWN = 60, 100, 40
 SUMMARY = "split.json"
-FORMAT = 2  # a split made by other rules than these is made anew
+FORMAT = 3  # a split made by other rules than these is made anew
 
 
 @dataclass
@@ -82,6 +83,7 @@ def split(rows: dict[str, Sequence[Fact]], accuracy: dict[str, dict[str, float]]
     cross = apart(filter(unknown, ordered(invariant.values())))
     return {
         "to_learn": to_learn,
+        "to_learn_balanced": balanced(to_learn),
         "tune_to_learn": tune_to_learn,
         "not_to_forget_descriptive": descriptive,
         "not_to_forget_schematic": schematic,
@@ -89,6 +91,17 @@ def split(rows: dict[str, Sequence[Fact]], accuracy: dict[str, dict[str, float]]
         "ta_train": apart(train_variant) + cross,
         "ta_train_cross": cross,
     }
+
+
+def balanced(facts: Iterable[Fact], most: int = 3) -> list[Fact]:
+    """The facts with no answer of a relation more than `most` times: the first of each are kept."""
+    seen: Counter = Counter()
+    kept = []
+    for fact in facts:
+        seen[fact.relation_code, fact.object] += 1
+        if seen[fact.relation_code, fact.object] <= most:
+            kept.append(fact)
+    return kept
 
 
 def _document_boundary(facts: Sequence[Fact], place: int) -> int:

@@ -11,7 +11,7 @@
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from taalm import processes
 from taalm.benchmarks.lama import candidates
+from taalm.benchmarks.lama_ckl_split import SplitConfig, balanced, make_split
 from taalm.checkpoint import write_jsonl, write_text
 from taalm.config import ROOT, parse, run_entry
 from taalm.facts import FORMS, Fact
@@ -56,6 +57,8 @@ class PipelineConfig:
     """Facts of each NOT-TO-FORGET file, at most."""
     ta_train: NonNegativeInt = 0
     """Facts of TA-train, at most; 0 takes all."""
+    data: str = ""
+    """A folder with the published rows (LAMA_ckl/), which are split for each model too."""
     device: str = "auto"
     """cpu, cuda, ..."""
     seed: int = 42
@@ -101,17 +104,6 @@ def score(facts: Sequence[Fact], models: Sequence[str], work: Path, scorer: Scor
     return found
 
 
-def balanced(facts: Iterable[Fact], most: int = 3) -> list[Fact]:
-    """The facts with no answer of a relation more than `most` times: the first of each are kept."""
-    seen: Counter = Counter()
-    kept = []
-    for fact in facts:
-        seen[fact.relation_code, fact.object] += 1
-        if seen[fact.relation_code, fact.object] <= most:
-            kept.append(fact)
-    return kept
-
-
 def _sample(facts: Sequence[Fact], count: int, cap: int | None, seed: int) -> list[Fact]:
     """At most `count` facts (0: all), at most `cap` of them of the capped relation, drawn at random, then in order."""
     order = random.Random(seed).sample(range(len(facts)), len(facts))
@@ -154,7 +146,7 @@ def make(config: PipelineConfig, scorer: Score | None = None) -> Path:
     out = Path(config.out) if config.out else ROOT / "data" / "lama_ckl_made"
     lama = Path(config.lama) if config.lama else ROOT / "data" / "LAMA"
     found = candidates(lama, config.shortest)
-    settings = {key: value for key, value in asdict(config).items() if key not in ("out", "device")}
+    settings = {key: value for key, value in asdict(config).items() if key not in ("out", "device", "data")}
     described = {"config": settings, "candidates": len(found.facts), "dropped": dict(found.dropped.most_common())}
     summary = out / SUMMARY
     if summary.is_file() and described.items() <= json.loads(summary.read_text()).items():
@@ -187,6 +179,8 @@ def main(arguments: list[str]) -> None:
     folder = make(config)
     print(describe(folder))
     print(f"files in {folder}")
+    for model in config.models if config.data else ():
+        print(f"split of the published rows in {make_split(SplitConfig(config.data, model, device=config.device))}")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,11 @@ TaskLoss = Callable[[Tensors], Tensor]  # parameters -> scalar
 
 @dataclass(frozen=True)
 class InnerProblem:
-    """Everything that theta' depends on, and the loss that judges it."""
+    """Everything that theta' depends on, and the loss that judges it.
+
+    With `together` > 1 every document of the batch has a theta' of its own: parameters are (B, ...), `together` is B,
+    and losses are sums over the documents, so that each theta' sees its own document's loss alone.
+    """
 
     token_losses: TokenLosses
     task_loss: TaskLoss
@@ -44,9 +48,14 @@ class InnerProblem:
     optimizer: AdamW
     warmup_steps: int
     steps: int
+    together: int = 1
+
+    def weigh(self, values: Tensor, weights: Tensor) -> Tensor:
+        """The weighted mean of values (B, T-1) by document, as the inner loss takes it of the token losses."""
+        return self.together * weighted_mean(values, weights, self.mask)
 
     def inner_loss(self, parameters: Tensors, weights: Tensor) -> Tensor:
-        return weighted_mean(self.token_losses(parameters), weights, self.mask)
+        return self.weigh(self.token_losses(parameters), weights)
 
 
 class Hypergradient(NamedTuple):
@@ -134,7 +143,7 @@ def _forward_mode(
         duals = {n: forward_ad.make_dual(p, direction[n]) for n, p in as_leaves(step.parameters).items()}
         with _PlainSilu():
             losses = problem.token_losses(duals)
-        gradients = gradients_of(weighted_mean(losses, weights, problem.mask), duals)
+        gradients = gradients_of(problem.weigh(losses, weights), duals)
         q = forward_ad.unpack_dual(losses).tangent.detach()
         return q, {n: forward_ad.unpack_dual(g).tangent.detach() for n, g in gradients.items()}
 
@@ -146,24 +155,26 @@ def _central_differences(
     problem: InnerProblem, step: Step, weights: Tensor, direction: Tensors, curvature: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """As `_forward_mode`, from two evaluations at theta +- eps u."""
-    norm = torch.stack([u.norm() for u in direction.values()]).norm()
+    rows = (u.reshape(problem.together, -1) for u in direction.values())
+    norm = torch.stack([row.norm(dim=1) for row in rows]).norm(dim=0)  # of each theta' by itself
     scale = FD_SCALE if norm.dtype == torch.float32 else FD_SCALE / 100
     eps = scale / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+    at = {name: eps.view(-1, *[1] * (u.dim() - 1)) for name, u in direction.items()}
     losses, gradients = [], []
     for sign in (1, -1):
-        shifted = {name: p + sign * eps * direction[name] for name, p in step.parameters.items()}
+        shifted = {name: p + sign * at[name] * direction[name] for name, p in step.parameters.items()}
         if curvature:
             leaves = as_leaves(shifted)
             values = problem.token_losses(leaves)
-            gradients.append(gradients_of(weighted_mean(values, weights, problem.mask), leaves))
+            gradients.append(gradients_of(problem.weigh(values, weights), leaves))
         else:
             with torch.no_grad():
                 values = problem.token_losses(shifted)
         losses.append(values.detach())
-    q = (losses[0] - losses[1]) / (2 * eps)
+    q = (losses[0] - losses[1]) / (2 * eps)[:, None]
     if not curvature:
         return q, {}
-    return q, {name: (gradients[0][name] - gradients[1][name]) / (2 * eps) for name in direction}
+    return q, {name: (gradients[0][name] - gradients[1][name]) / (2 * at[name]) for name in direction}
 
 
 def _adjoint(directional: Callable) -> Callable[[InnerProblem, Tensors, Tensor], Hypergradient]:
@@ -195,7 +206,7 @@ def _adjoint(directional: Callable) -> Callable[[InnerProblem, Tensors, Tensor],
                 m_bar = {name: b1 * value for name, value in m_bar.items()}
                 v_bar = {name: b2 * value for name, value in v_bar.items()}
         leaf_weights = weights.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(weighted_mean(influence, leaf_weights, problem.mask), leaf_weights)
+        (gradient,) = torch.autograd.grad(problem.weigh(influence, leaf_weights), leaf_weights)
         return Hypergradient(task.detach(), gradient)
 
     return hypergradient

@@ -37,6 +37,8 @@ class InnerConfig:
     """Differentiated steps (K)."""
     mode: Literal["joint", "independent"] = "joint"
     """One theta' for the batch of documents (joint, cheaper) or one per document (independent, as published)."""
+    token_budget: PositiveInt = 512
+    """Independent: documents of so many padded tokens learn side by side (memory grows with it, seconds fall)."""
 
 
 class AdamWState(NamedTuple):

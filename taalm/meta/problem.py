@@ -1,8 +1,8 @@
 """theta in the meta-loop: from a batch of documents and probes to post-step losses and hypergradients."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,19 @@ from taalm.losses import target_mask, token_nll
 from taalm.meta.hypergradient import Hypergradient, InnerProblem, TokenLosses, adapt
 from taalm.meta.inner import InnerConfig, Tensors, make_optimizer
 from taalm.meta.objectives import ObjectiveConfig, objective
+from taalm.models.side_by_side import Misaligned, allow_side_by_side
 from taalm.models.split import SplitModel
-from taalm.text import Batch
+from taalm.text import Batch, by_tokens
+
+
+class Part(NamedTuple):
+    """Documents of a lesson that are learned in one pass, and the parameters that they start from."""
+
+    problem: InnerProblem
+    theta: Tensors
+    rows: list[int]
+    targets: Tensor  # which of the lesson's (T-1) target places the part has
+    weights: Tensor  # (b, t-1)
 
 
 @dataclass(frozen=True)
@@ -24,9 +35,10 @@ class Lesson:
     unrelated: Batch | None = None  # a probe of another fact for each document
     retained: Batch | None = None  # plain text or probes of known facts, any number of rows
 
-    def row(self, index: int) -> "Lesson":
-        unrelated = self.unrelated.row(index) if self.unrelated is not None else None
-        return Lesson(self.documents.row(index), self.probes.row(index), unrelated, self.retained)
+    def rows(self, indices: Sequence[int]) -> "Lesson":
+        """Some of the documents, with what belongs to them."""
+        unrelated = self.unrelated and self.unrelated.rows(indices)
+        return Lesson(self.documents.rows(indices), self.probes.rows(indices), unrelated, self.retained)
 
 
 class Theta:
@@ -40,6 +52,8 @@ class Theta:
         self.theta_0 = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = make_optimizer(inner)
         self.split = SplitModel(model)
+        # known after the first lesson; learning is sharing frozen layers, so there must be nothing else that trains
+        self._together: bool | None = None if allow_side_by_side(model) else False
 
     def logits(self, parameters: Tensors, batch: Batch, **options: Any) -> Tensor:
         """theta's logits with these parameters, (B, T, V)."""
@@ -54,43 +68,68 @@ class Theta:
         """parameters -> l_t of these documents, (B, T-1)."""
         return lambda parameters: token_nll(self.logits(parameters, documents), documents.input_ids)
 
-    def problem(self, lesson: Lesson) -> InnerProblem:
-        """The inner problem of learning this lesson's documents in one theta'."""
+    def problem(self, lesson: Lesson, together: int = 1) -> InnerProblem:
+        """The inner problem of learning this lesson's documents in one theta', or `together` in one each."""
+        judge = objective(self.logits, self.task, self.theta_0, lesson.probes, lesson.unrelated, lesson.retained)
         return InnerProblem(
             token_losses=self.token_losses(lesson.documents),
-            task_loss=objective(self.logits, self.task, self.theta_0, lesson.probes, lesson.unrelated, lesson.retained),
+            task_loss=lambda parameters: together * judge(parameters),
             mask=target_mask(lesson.documents.attention_mask),
             optimizer=self.optimizer,
             warmup_steps=self.inner.warmup_steps,
             steps=self.inner.steps,
+            together=together,
         )
 
-    def _parts(self, lesson: Lesson, weights: Tensor) -> Iterator[tuple[slice | int, slice | Tensor, Lesson, Tensor]]:
-        """One part per theta': (row, where its real targets are, its lesson, its weights (b, t-1))."""
+    def _parts(self, lesson: Lesson, weights: Tensor) -> Iterator[Part]:
+        """The lesson in parts, each with one theta' (joint) or with one theta' for each of its documents."""
         if self.inner.mode == "joint":
-            yield slice(None), slice(None), lesson, weights
+            everything = torch.ones(weights.shape[1], dtype=torch.bool)
+            yield Part(self.problem(lesson), self.theta_0, list(range(len(weights))), everything, weights)
             return
-        for index, targets in enumerate(target_mask(lesson.documents.attention_mask).bool()):
-            yield index, targets, lesson.row(index), weights[index, targets][None]
+        lengths = lesson.documents.attention_mask.sum(1).tolist()
+        budget = self.inner.token_budget if self._learns_together(lesson) else 1
+        for rows in by_tokens(range(len(lengths)), lengths, budget):
+            part, count = lesson.rows(rows), len(rows)
+            theta = {name: p.repeat(count, 1, 1) for name, p in self.theta_0.items()} if count > 1 else self.theta_0
+            targets = target_mask(lesson.documents.attention_mask[rows]).any(0)
+            yield Part(self.problem(part, count), theta, rows, targets, weights[rows][:, targets])
+
+    @torch.no_grad()
+    def _learns_together(self, lesson: Lesson) -> bool:
+        """Whether theta' of several documents can share a pass: the model must keep documents apart in every layer."""
+        if lesson.retained is not None:  # it belongs to all documents
+            return False
+        if self._together is None:
+            count = len(lesson.documents.input_ids)
+            try:
+                self.logits({name: p.expand(count, *p.shape) for name, p in self.theta_0.items()}, lesson.documents)
+                self._together = True
+            except Misaligned:
+                self._together = False
+        return self._together
 
     def hypergradient(
         self, estimator: Callable[[InnerProblem, Tensors, Tensor], Hypergradient], lesson: Lesson, weights: Tensor
     ) -> Hypergradient:
         """Mean post-step task loss over the documents and its gradient by the weights (B, T-1)."""
-        gradient, losses = torch.zeros_like(weights), []
-        parts = list(self._parts(self.prepare(lesson), weights.detach()))
-        for row, targets, part, part_weights in parts:
-            found = estimator(self.problem(part), self.theta_0, part_weights)
-            gradient[row, targets] = found.weight_gradient.squeeze(0) / len(parts)
-            losses.append(found.task_loss)
-        return Hypergradient(torch.stack(losses).mean(), gradient)
+        gradient, losses, share = torch.zeros_like(weights), [], self._share(lesson)
+        for part in self._parts(self.prepare(lesson), weights.detach()):
+            found = estimator(part.problem, part.theta, part.weights)
+            places = part.targets.nonzero().squeeze(1)
+            gradient[torch.tensor(part.rows)[:, None], places] = found.weight_gradient * share
+            losses.append(found.task_loss * share)
+        return Hypergradient(torch.stack(losses).sum(), gradient)
 
     def post_step_loss(self, lesson: Lesson, weights: Tensor) -> float:
         """Mean task loss over the documents after learning them with these weights (B, T-1)."""
         losses = []
-        for _, _, part, part_weights in self._parts(self.prepare(lesson), weights.detach()):
-            problem = self.problem(part)
-            learned = adapt(problem, self.theta_0, part_weights)
+        for part in self._parts(self.prepare(lesson), weights.detach()):
+            learned = adapt(part.problem, part.theta, part.weights)
             with torch.no_grad():
-                losses.append(problem.task_loss(learned))
-        return float(torch.stack(losses).mean())
+                losses.append(part.problem.task_loss(learned))
+        return float(torch.stack(losses).sum() * self._share(lesson))
+
+    def _share(self, lesson: Lesson) -> float:
+        """Of the parts' losses in the mean over documents."""
+        return 1.0 if self.inner.mode == "joint" else 1 / len(lesson.documents.input_ids)

@@ -57,7 +57,7 @@ class TokenScores:
         new = {}
         for row, index in enumerate(indices):
             if index not in self.known:
-                one = Lesson(lesson.documents.row(row), lesson.probes.row(row))
+                one = lesson.rows([row])
                 new[index] = token_scores(theta, one).cpu()
         self.known |= processes.gather(new)
         found = pad_sequence([self.known[index] for index in indices], batch_first=True)

@@ -237,13 +237,13 @@ def load_theta(config: ModelConfig) -> tuple[nn.Module, Any]:
     four_bit, full = config.adapter == "qlora", config.adapter == "full"
     level = frozen_level(config)
     if config.shard and four_bit:
-        raise UserError("--model.shard: nf4 weights are not sharded; every process has room for all of them")
+        raise UserError("shard: nf4 weights are not sharded; every process has room for all of them")
     if full and level == 2:
-        raise UserError("--model.freeze_level 2 freezes the whole base, and --model.adapter full adds nothing to train")
+        raise UserError("freeze_level 2 freezes the whole base, and adapter full adds nothing to train")
     if four_bit and level < 2:
-        raise UserError(f"--model.freeze_level {level}: nf4 weights do not train; take the adapter lora, or level 2")
+        raise UserError(f"freeze_level {level}: nf4 weights do not train; take the adapter lora, or level 2")
     if level == 0 and config.precision == "bf16":
-        raise UserError("--model.precision bf16 is for frozen layers; with all weights unfrozen they are float32")
+        raise UserError("precision bf16 is for frozen layers; with all weights unfrozen they are float32")
     device = resolve_device(config.device)
     model, tokenizer = load_model(
         config.name,

@@ -13,7 +13,7 @@ from taalm.models.split import decoder_layers
 def shard(model: nn.Module, device: torch.device) -> None:
     """Shard the model over all processes, layer by layer; gradients are added up. Raises UserError in one process."""
     if not dist.is_initialized():
-        raise UserError("--model.shard needs several processes: start the command with torchrun or accelerate launch")
+        raise UserError("shard needs several processes: start the command with torchrun or accelerate launch")
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     parts = (model.get_encoder(), model.get_decoder()) if model.config.is_encoder_decoder else (model,)
     for part in parts:

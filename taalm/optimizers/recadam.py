@@ -40,8 +40,8 @@ class RecAdam(torch.optim.AdamW):
         """`t0` is in updates. Raises UserError when lr * coefficient >= 2: the recall alone would diverge."""
         if lr * coefficient >= 2:
             raise UserError(
-                f"RecAdam diverges at lr * coefficient = {lr * coefficient:g} >= 2; lower --adapt.lr or "
-                "--recadam.coefficient"
+                f"RecAdam diverges at lr * coefficient = {lr * coefficient:g} >= 2; lower the learning rate or "
+                "recadam.coefficient"
             )
         super().__init__(params, lr=lr, weight_decay=weight_decay)
         self.k, self.t0, self.coefficient = k, t0, coefficient

@@ -5,10 +5,9 @@ import sys
 from pathlib import Path
 
 from taalm.config import run_entry
-from taalm.plots.lama_ckl import learning_curves
-from taalm.plots.streams import period_bars, stream_curves
+from taalm.plots.kinds import pictures
 from taalm.plots.style import write
-from taalm.results import is_stream, some_results
+from taalm.results import some_results
 
 
 def main(arguments: list[str]) -> None:
@@ -18,8 +17,7 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     results = some_results(given.folder)
     path = given.out or given.folder / "curves.png"
-    first = next(iter(results.values()))
-    draw = stream_curves if is_stream(first) else period_bars if "period" in first else learning_curves
+    draw = next(iter(pictures(results).values()))
     write(draw(results), path)
     print(f"curves in {path}")
 

@@ -97,19 +97,28 @@ def test_an_sgd_inner_step_has_the_same_three_hypergradients(steps):
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_independent_mode_is_the_mean_over_documents_learned_alone(side):
-    model, taught = base("llama-lora"), lesson(side)
+@pytest.mark.parametrize("budget", [1, 18, 512])
+@pytest.mark.parametrize(("warmup_steps", "steps"), [(0, 1), (1, 1), (3, 2)])
+@pytest.mark.parametrize(
+    ("kind", "estimator"),
+    [*(("llama-lora", estimator) for estimator in HYPERGRADIENTS), ("gpt2-lora", "jvp"), ("llama", "jvp")],
+)
+def test_independent_mode_is_the_mean_over_documents_learned_alone(kind, estimator, warmup_steps, steps, budget, side):
+    taught = lesson(side)
     weights = weights_for(taught.documents)
-    theta = Theta(model, InnerConfig(lr=1e-2, mode="independent"), ObjectiveConfig())
-    found = theta.hypergradient(HYPERGRADIENTS["jvp"], taught, weights)
-    losses = []
+    inner = InnerConfig(lr=1e-2, mode="independent", warmup_steps=warmup_steps, steps=steps, token_budget=budget)
+    theta = Theta(base(kind), inner, ObjectiveConfig())
+    found = theta.hypergradient(HYPERGRADIENTS[estimator], taught, weights)
+    at_once = {1: 1, 18: 2, 512: 3}[budget] if kind != "llama" else 1  # whole models learn one document at a time
+    assert max(len(part.rows) for part in theta._parts(taught, weights)) == at_once
+    bound, losses = 1e-4 if estimator == "finite_difference" else 1e-8, []
     for index in range(len(weights)):
         real = taught.documents.attention_mask[index].bool()
         start = int(real.nonzero()[0])
         own = weights[index][start : start + int(real.sum()) - 1][None]
-        alone = theta.hypergradient(HYPERGRADIENTS["double_backward"], taught.row(index), own)
+        alone = theta.hypergradient(HYPERGRADIENTS["double_backward"], taught.rows([index]), own)
         there = found.weight_gradient[index][start : start + own.shape[1]]
-        assert relative(there * len(weights), alone.weight_gradient[0]) < 1e-8
+        assert relative(there * len(weights), alone.weight_gradient[0]) < bound
         losses.append(alone.task_loss)
     torch.testing.assert_close(found.task_loss, torch.stack(losses).mean(), rtol=1e-10, atol=0)
     assert abs(theta.post_step_loss(taught, weights) - float(found.task_loss)) < 1e-10

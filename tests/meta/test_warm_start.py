@@ -27,7 +27,7 @@ def theta_and_lessons(tiny_folder, sample_folder):
 def test_scores_are_the_fall_of_the_token_losses_along_the_tasks_first_step(kind):
     theta = Theta(base(kind), InnerConfig(), ObjectiveConfig(name="change2"))
     for index in range(3):
-        one = lesson("right").row(index)
+        one = lesson("right").rows([index])
         parameters = {name: value.clone().requires_grad_() for name, value in theta.theta_0.items()}
         answer = one.probes.answer[:, 1:]
         nll = token_nll(theta.logits(parameters, one.probes), one.probes.input_ids)

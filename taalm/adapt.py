@@ -18,7 +18,7 @@ from transformers.optimization import Adafactor
 from taalm import processes
 from taalm.checkpoint import load_optimizer, load_parameters, load_state, optimizer_tensors, save_state, under
 from taalm.errors import UserError
-from taalm.losses import target_mask, token_nll, weighted_mean
+from taalm.losses import target_mask, weighted_mean
 from taalm.models.split import SplitModel
 from taalm.rehearsal import Rehearsal
 from taalm.seeds import derive_seed
@@ -92,7 +92,7 @@ def _gathered_losses(split: SplitModel, parts: Iterable[Sequence[int]], batches:
     """l_t of the documents `parts` (a batch each, padded on the right), and of those of all other processes."""
     found: dict[int, Tensor] = {}
     for part, batch in zip(parts, batches, strict=True):
-        losses = token_nll(split.logits(batch), batch.input_ids).cpu()
+        losses = split.token_losses(batch).cpu()
         lengths = batch.attention_mask.sum(1).tolist()
         found |= {index: losses[row, : lengths[row] - 1] for row, index in enumerate(part)}
     return processes.gather(found)
@@ -228,9 +228,8 @@ class Adaptation:
         ]
 
     def _loss(self, batch: Batch, weights: Tensor) -> Tensor:
-        logits = self.split.logits(batch)
-        nll = token_nll(logits, batch.input_ids)
-        return weighted_mean(nll, weights[:, 1:].to(logits.device), target_mask(batch.attention_mask))
+        losses = self.split.token_losses(batch)
+        return weighted_mean(losses, weights[:, 1:].to(losses.device), target_mask(batch.attention_mask))
 
     def _save(self) -> None:
         tensors = {f"theta/{name}": value for name, value in self.trainable.items()}

@@ -19,7 +19,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from taalm import processes
 from taalm.errors import UserError
-from taalm.losses import target_mask, token_nll, weighted_mean
+from taalm.losses import target_mask, weighted_mean
 from taalm.models.split import SplitModel
 from taalm.seeds import derive_seed
 from taalm.text import Encoded, by_tokens, collate
@@ -98,7 +98,7 @@ class MixReview(_Review):
         share = 1 - self.document_share(documents, epoch, step)
         for batch, part in self.parts(self.count(documents, epoch, step), step):
             mask = target_mask(batch.attention_mask)
-            nll = token_nll(self.split.logits(batch), batch.input_ids)
+            nll = self.split.token_losses(batch)
             yield share * part * weighted_mean(nll, torch.ones_like(nll), mask)
 
 

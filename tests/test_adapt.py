@@ -293,8 +293,8 @@ def test_gradients_that_are_no_numbers_never_reach_the_weights(learn):
             return gradient * math.nan
 
     run = learn(epochs=1, batch_size=5)
-    head = run.model.get_output_embeddings()
-    head.register_forward_hook(lambda module, inputs, output: Broken.apply(output))
+    norm = run.model.get_decoder().norm
+    norm.register_forward_hook(lambda module, inputs, output: Broken.apply(output))
     with pytest.raises(UserError):
         run.run()
     assert all(value.isfinite().all() for value in run.trainable.values())

@@ -27,10 +27,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from taalm.errors import UserError
+from taalm.head_loss import Known
 from taalm.losses import weighted_mean
 from taalm.meta.inner import AdamW, AdamWState, Tensors
 
-TokenLosses = Callable[[Tensors], Tensor]  # parameters -> l_t, (B, T-1)
+TokenLosses = Callable[..., Tensor]  # (parameters, known) -> l_t, (B, T-1); `known` as in taalm.head_loss
 TaskLoss = Callable[[Tensors], Tensor]  # parameters -> scalar
 
 
@@ -54,8 +55,8 @@ class InnerProblem:
         """The weighted mean of values (B, T-1) by document, as the inner loss takes it of the token losses."""
         return self.together * weighted_mean(values, weights, self.mask)
 
-    def inner_loss(self, parameters: Tensors, weights: Tensor) -> Tensor:
-        return self.weigh(self.token_losses(parameters), weights)
+    def inner_loss(self, parameters: Tensors, weights: Tensor, known: Known | None = None) -> Tensor:
+        return self.weigh(self.token_losses(parameters, known), weights)
 
 
 class Hypergradient(NamedTuple):
@@ -71,6 +72,7 @@ class Step(NamedTuple):
     parameters: dict[str, Tensor]
     gradients: dict[str, Tensor]
     state: AdamWState  # after this step's gradient
+    known: Known
 
 
 def gradients_of(loss: Tensor, parameters: Tensors, create_graph: bool = False) -> dict[str, Tensor]:
@@ -88,12 +90,12 @@ def _run(problem: InnerProblem, theta: Tensors, weights: Tensor) -> tuple[dict[s
     """All inner steps without a graph: theta', the last state, and the record of the differentiated steps."""
     parameters, state, record = dict(theta), problem.optimizer.init(theta), []
     for index in range(problem.warmup_steps + problem.steps):
-        leaves = as_leaves(parameters)
-        gradients = gradients_of(problem.inner_loss(leaves, weights), leaves)
+        leaves, known = as_leaves(parameters), Known()
+        gradients = gradients_of(problem.inner_loss(leaves, weights, known), leaves)
         before = {name: value.detach() for name, value in leaves.items()}
         parameters, state = problem.optimizer.update(gradients, state, before)
         if index >= problem.warmup_steps:
-            record.append(Step(before, gradients, state))
+            record.append(Step(before, gradients, state, known))
     return parameters, state, record
 
 
@@ -126,11 +128,13 @@ class _PlainSilu(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def loss_slopes(token_losses: TokenLosses, parameters: Tensors, direction: Tensors) -> Tensor:
+def loss_slopes(
+    token_losses: TokenLosses, parameters: Tensors, direction: Tensors, known: Known | None = None
+) -> Tensor:
     """d/deps l_t(parameters + eps direction) at 0, (B, T-1), by one forward-mode pass."""
     with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         duals = {name: forward_ad.make_dual(p.detach(), direction[name]) for name, p in parameters.items()}
-        return forward_ad.unpack_dual(token_losses(duals)).tangent
+        return forward_ad.unpack_dual(token_losses(duals, known)).tangent
 
 
 def _forward_mode(
@@ -138,7 +142,7 @@ def _forward_mode(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """q (B, T-1) along `direction`, and H u where wanted, by one forward-mode pass."""
     if not curvature:
-        return loss_slopes(problem.token_losses, step.parameters, direction), {}
+        return loss_slopes(problem.token_losses, step.parameters, direction, step.known), {}
     with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
         duals = {n: forward_ad.make_dual(p, direction[n]) for n, p in as_leaves(step.parameters).items()}
         with _PlainSilu():
@@ -196,9 +200,10 @@ def _adjoint(directional: Callable) -> Callable[[InnerProblem, Tensors, Tensor],
             u = {}
             for name, bar in theta_bar.items():
                 slope = optimizer.derivatives(step.state, name)
-                m_bar[name] = m_bar[name] + bar * slope.m
-                v_bar[name] = v_bar[name] + bar * slope.v
-                u[name] = (1 - b1) * m_bar[name] + 2 * (1 - b2) * step.gradients[name] * v_bar[name]
+                m_bar[name] = torch.addcmul(m_bar[name], bar, slope.m)
+                v_bar[name] = torch.addcmul(v_bar[name], bar, slope.v)
+                along = (1 - b1) * m_bar[name]
+                u[name] = along.addcmul_(step.gradients[name], v_bar[name], value=2 * (1 - b2))
             q, hessian_u = directional(problem, step, weights, u, curvature=bool(record))
             influence = influence + q
             if record:

@@ -76,24 +76,19 @@ class AdamW:
     def moments(self, gradients: Tensors, state: AdamWState) -> AdamWState:
         """The state after this gradient."""
         b1, b2 = self.betas
-        m = {name: b1 * state.m[name] + (1 - b1) * g for name, g in gradients.items()}
-        v = {name: b2 * state.v[name] + (1 - b2) * g * g for name, g in gradients.items()}
+        m = {name: torch.lerp(state.m[name], g, 1 - b1) for name, g in gradients.items()}
+        v = {name: torch.addcmul(b2 * state.v[name], g, g, value=1 - b2) for name, g in gradients.items()}
         return AdamWState(m, v, state.step + 1)
 
     def apply(self, parameters: Tensors, state: AdamWState) -> dict[str, Tensor]:
-        """theta' from theta and the state after this step's gradient.
-
-        Where the second moment is 0 so is the first and theta' = decay * theta. The square root is taken of 1
-        there, so that double backward meets no infinite slope (and 0 * inf gives no NaN).
-        """
-        c1, c2 = self._corrections(state.step)
-        updated = {}
-        for name, theta in parameters.items():
-            dead = state.v[name] == 0
-            root = (state.v[name].masked_fill(dead, c2) / c2).sqrt()
-            step = (state.m[name] / c1) / (root + self.eps)
-            updated[name] = self.decay * theta - self.lr * step.masked_fill(dead, 0.0)
-        return updated
+        """theta' from theta and the state after this step's gradient."""
+        c1, _ = self._corrections(state.step)
+        return {
+            name: torch.addcdiv(
+                self.decay * theta, state.m[name], self._root(state, name) + self.eps, value=-self.lr / c1
+            )
+            for name, theta in parameters.items()
+        }
 
     def update(
         self, gradients: Tensors, state: AdamWState, parameters: Tensors
@@ -105,13 +100,17 @@ class AdamW:
     def derivatives(self, state: AdamWState, name: str) -> UpdateDerivatives:
         """d theta'/d m' and d theta'/d v' of the step that led to `state`; 0 where the second moment is 0."""
         c1, c2 = self._corrections(state.step)
-        m, v = state.m[name], state.v[name]
-        dead = v == 0
-        root = (v.masked_fill(dead, c2) / c2).sqrt()
+        root = self._root(state, name)
         denominator = root + self.eps
-        by_m = -self.lr / (c1 * denominator)
-        by_v = self.lr * (m / c1) / (denominator.square() * 2 * root * c2)
-        return UpdateDerivatives(by_m.masked_fill(dead, 0.0), by_v.masked_fill(dead, 0.0))
+        by_m = denominator.reciprocal().mul_(-self.lr / c1)
+        by_v = (state.m[name] * by_m).div_(denominator.mul_(root)).mul_(-0.5 / c2)
+        return UpdateDerivatives(by_m, by_v)
+
+    def _root(self, state: AdamWState, name: str) -> Tensor:
+        """sqrt(v'/c2), infinite where v' is 0: m' is 0 too, the step and its slopes shall be 0 and never 0/0."""
+        _, c2 = self._corrections(state.step)
+        v = state.v[name]
+        return (v.masked_fill(v == 0, torch.inf) / c2).sqrt()
 
     def _corrections(self, step: int) -> tuple[float, float]:
         return 1 - self.betas[0] ** step, 1 - self.betas[1] ** step

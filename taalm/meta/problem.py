@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from taalm.losses import target_mask, token_nll
+from taalm.losses import target_mask
 from taalm.meta.hypergradient import Hypergradient, InnerProblem, TokenLosses, adapt
 from taalm.meta.inner import InnerConfig, Tensors, make_optimizer
 from taalm.meta.objectives import ObjectiveConfig, objective
-from taalm.models.side_by_side import Misaligned, allow_side_by_side
+from taalm.models.low_rank import Misaligned, learns_by_document
 from taalm.models.split import SplitModel
 from taalm.text import Batch, by_tokens
 
@@ -53,7 +53,7 @@ class Theta:
         self.optimizer = make_optimizer(inner)
         self.split = SplitModel(model)
         # known after the first lesson; learning is sharing frozen layers, so there must be nothing else that trains
-        self._together: bool | None = None if allow_side_by_side(model) else False
+        self._together: bool | None = None if learns_by_document(model) else False
 
     def logits(self, parameters: Tensors, batch: Batch, **options: Any) -> Tensor:
         """theta's logits with these parameters, (B, T, V)."""
@@ -66,7 +66,7 @@ class Theta:
 
     def token_losses(self, documents: Batch) -> TokenLosses:
         """parameters -> l_t of these documents, (B, T-1)."""
-        return lambda parameters: token_nll(self.logits(parameters, documents), documents.input_ids)
+        return lambda parameters, known=None: self.split.token_losses(documents, parameters, known)
 
     def problem(self, lesson: Lesson, together: int = 1) -> InnerProblem:
         """The inner problem of learning this lesson's documents in one theta', or `together` in one each."""

@@ -28,6 +28,7 @@ from taalm import processes
 from taalm.errors import UserError
 from taalm.models.freezing import freeze
 from taalm.models.kadapter import KAdapterConfig
+from taalm.models.low_rank import fuse_lora
 from taalm.models.modular import add_modular
 from taalm.models.packaged import PACKAGED, packaged_folder
 from taalm.models.precision import Precision, freeze_linears, resolve_device, wants_bf16
@@ -193,9 +194,11 @@ def add_lora(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")  # GPT-2's Conv1D: PEFT sets it right itself
         try:
-            return get_peft_model(model, config)
+            found = get_peft_model(model, config)
         except ValueError as error:  # no layer of such a name
             raise UserError(f"LoRA on {which} layers: {str(error).splitlines()[0]}") from None
+    fuse_lora(found)
+    return found
 
 
 def kadapter_places(layers: int, count: int) -> list[int]:

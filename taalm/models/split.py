@@ -1,7 +1,8 @@
-"""A model split at its first trained layer: what enters that layer is computed once per text and reused.
+"""A model split at its first trained layer and at its head.
 
 When only the layers from `first_layer` up train, the layers below give the same states in every pass and every epoch.
-Meta-steps, adaptation and scoring run them once (nothing below the first trained parameter depends on it).
+Meta-steps, adaptation and scoring run them once (nothing below the first trained parameter depends on it). Where the
+head is a frozen matrix, token losses come straight from what enters it (taalm.head_loss).
 """
 
 import contextlib
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.func import functional_call
 
+from taalm.head_loss import Known, head_nll
+from taalm.losses import target_mask, token_nll
 from taalm.text import Batch
 
 
@@ -25,7 +28,7 @@ class _PassThrough(nn.Module):
 
 
 class _Reached(Exception):
-    """Ends a forward pass at the first trained layer."""
+    """Ends a forward pass at a module."""
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -45,6 +48,31 @@ def first_trained_layer(model: nn.Module) -> int:
     return next((index for index, trains in enumerate(trained) if trains), 0)
 
 
+def frozen_head(model: nn.Module) -> nn.Linear | None:
+    """The matrix that makes logits, where it has no bias, does not train and is not shared out over processes."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    plain = isinstance(head, nn.Linear) and head.bias is None and head.weight.is_floating_point()
+    if not plain or head.weight.requires_grad or isinstance(model, FSDPModule):
+        return None
+    return head
+
+
+@contextlib.contextmanager
+def _stopped(module: nn.Module, found: list[Tensor]) -> Iterator[None]:
+    """Within the block a forward pass ends where it would enter `module`; what would enter it is put into `found`."""
+
+    def capture(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        found.append(args[0] if args else kwargs["hidden_states"])
+        raise _Reached
+
+    handle = module.register_forward_pre_hook(capture, with_kwargs=True)
+    try:
+        with contextlib.suppress(_Reached):
+            yield
+    finally:
+        handle.remove()
+
+
 class SplitModel:
     """A causal language model that starts at its first trained layer for batches that carry `states`.
 
@@ -58,6 +86,8 @@ class SplitModel:
         # known after the first batch; a sharded model and an encoder-decoder are gone through from end to end
         whole = not self.first or self.seq2seq or isinstance(model, FSDPModule)
         self._works: bool | None = False if whole else None
+        self.head = frozen_head(model)
+        self._direct: bool | None = None if self.head is not None else False
 
     def logits(self, batch: Batch, parameters: Mapping[str, Tensor] | None = None, **options: Any) -> Tensor:
         """Logits (B, T, V), with `parameters` in place of the model's own where given; the model is not changed."""
@@ -77,6 +107,40 @@ class SplitModel:
                 logits = self.call(self.model, dict(parameters), kwargs=inputs).logits
         return logits if columns is None else logits[:, columns]
 
+    def token_losses(
+        self, batch: Batch, parameters: Mapping[str, Tensor] | None = None, known: Known | None = None
+    ) -> Tensor:
+        """l_t (B, T-1), 0 on padding; all tokens' logits are held only where the head trains or does more than W h.
+
+        `known` as in taalm.head_loss: kept from one pass for a forward-mode pass at the same parameters.
+        """
+        if self._direct is None:
+            self._direct = self._agree_on_losses(batch)
+        if self._direct:
+            return self._direct_losses(batch, parameters, known)
+        losses = token_nll(self.logits(batch, parameters), batch.input_ids)
+        return losses * target_mask(batch.attention_mask)
+
+    def _direct_losses(
+        self, batch: Batch, parameters: Mapping[str, Tensor] | None = None, known: Known | None = None
+    ) -> Tensor:
+        found: list[Tensor] = []
+        with _stopped(self.head, found):
+            self.logits(batch, parameters)
+        real = target_mask(batch.attention_mask).bool()
+        losses = head_nll(found[0][:, :-1][real], self.head.weight, batch.input_ids[:, 1:][real], known)
+        return torch.zeros(real.shape, dtype=losses.dtype, device=losses.device).masked_scatter(real, losses)
+
+    @torch.no_grad()
+    def _agree_on_losses(self, batch: Batch) -> bool:
+        """Whether the head's input and matrix are all that makes the logits; not so where they are scaled or capped."""
+        found = []
+        with torch.random.fork_rng():
+            for way in (lambda: token_nll(self.logits(batch), batch.input_ids), lambda: self._direct_losses(batch)):
+                torch.manual_seed(0)
+                found.append(way() * target_mask(batch.attention_mask))
+        return torch.allclose(*found, rtol=1e-3, atol=1e-3)
+
     def with_states(self, batch: Batch) -> Batch:
         """The batch with the states that enter the first trained layer, or as it is where they cannot be used."""
         if self._works is False:
@@ -91,17 +155,8 @@ class SplitModel:
     def _states(self, batch: Batch) -> Tensor:
         """(B, T, H)."""
         found: list[Tensor] = []
-
-        def capture(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            found.append(args[0] if args else kwargs["hidden_states"])
-            raise _Reached
-
-        handle = self.layers[self.first].register_forward_pre_hook(capture, with_kwargs=True)
-        try:
-            with contextlib.suppress(_Reached):
-                self.model(**batch.inputs())
-        finally:
-            handle.remove()
+        with _stopped(self.layers[self.first], found):
+            self.model(**batch.inputs())
         return found[0]
 
     @torch.no_grad()

@@ -30,10 +30,10 @@ def head_nll(hidden: Tensor, weight: Tensor, targets: Tensor, known: Known | Non
 
     An empty `known` is filled; a full one, of the same hidden values, saves a forward-mode pass all products with W.
     """
-    dual = forward_ad.unpack_dual(hidden).tangent is not None
     if known is not None and known.slope is not None:
         return _Loss.apply(hidden, known.values, known.slope)
-    if not dual and not (hidden.requires_grad and torch.is_grad_enabled()):
+    dual = forward_ad.unpack_dual(hidden).tangent is not None
+    if known is None and not dual and not (hidden.requires_grad and torch.is_grad_enabled()):
         return torch.cat([_softmax(z, y)[1] for _, z, y in _chunks(hidden, weight, targets)])
     # a forward-mode pass without a graph asks for no tangent of the slope
     values, slope = _Slope.apply(hidden, weight, targets, torch.is_grad_enabled())

@@ -16,7 +16,7 @@ and d task / d w = d/dw weighted_mean(q, w): the adjoint of g is u, and u . grad
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -50,6 +50,7 @@ class InnerProblem:
     warmup_steps: int
     steps: int
     together: int = 1
+    start: Known = field(default_factory=Known)  # token losses where theta' starts
 
     def weigh(self, values: Tensor, weights: Tensor) -> Tensor:
         """The weighted mean of values (B, T-1) by document, as the inner loss takes it of the token losses."""
@@ -90,7 +91,7 @@ def _run(problem: InnerProblem, theta: Tensors, weights: Tensor) -> tuple[dict[s
     """All inner steps without a graph: theta', the last state, and the record of the differentiated steps."""
     parameters, state, record = dict(theta), problem.optimizer.init(theta), []
     for index in range(problem.warmup_steps + problem.steps):
-        leaves, known = as_leaves(parameters), Known()
+        leaves, known = as_leaves(parameters), Known() if index else replace(problem.start)
         gradients = gradients_of(problem.inner_loss(leaves, weights, known), leaves)
         before = {name: value.detach() for name, value in leaves.items()}
         parameters, state = problem.optimizer.update(gradients, state, before)

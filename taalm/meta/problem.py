@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from taalm.losses import target_mask
+from taalm.meta.at_theta_0 import AtTheta0
 from taalm.meta.hypergradient import Hypergradient, InnerProblem, TokenLosses, adapt
 from taalm.meta.inner import InnerConfig, Tensors, make_optimizer
 from taalm.meta.objectives import ObjectiveConfig, objective
@@ -52,6 +53,7 @@ class Theta:
         self.theta_0 = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = make_optimizer(inner)
         self.split = SplitModel(model)
+        self.at_start = AtTheta0(self.split, self.theta_0)
         # known after the first lesson; learning is sharing frozen layers, so there must be nothing else that trains
         self._together: bool | None = None if learns_by_document(model) else False
 
@@ -61,8 +63,9 @@ class Theta:
 
     def prepare(self, lesson: Lesson) -> Lesson:
         """The lesson with the states of theta's frozen layers, where there are such layers."""
-        parts = (lesson.documents, lesson.probes, lesson.unrelated, lesson.retained)
-        return Lesson(*(batch and self.split.with_states(batch) for batch in parts))
+        parts = (lesson.documents, lesson.probes, lesson.unrelated)
+        retained = lesson.retained and self.split.with_states(lesson.retained)
+        return Lesson(*(batch and self.at_start.with_states(batch) for batch in parts), retained)
 
     def token_losses(self, documents: Batch) -> TokenLosses:
         """parameters -> l_t of these documents, (B, T-1)."""
@@ -79,6 +82,7 @@ class Theta:
             warmup_steps=self.inner.warmup_steps,
             steps=self.inner.steps,
             together=together,
+            start=self.at_start.known(lesson.documents),
         )
 
     def _parts(self, lesson: Lesson, weights: Tensor) -> Iterator[Part]:

@@ -114,12 +114,16 @@ class SplitModel:
 
         `known` as in taalm.head_loss: kept from one pass for a forward-mode pass at the same parameters.
         """
-        if self._direct is None:
-            self._direct = self._agree_on_losses(batch)
-        if self._direct:
+        if self.is_direct(batch):
             return self._direct_losses(batch, parameters, known)
         losses = token_nll(self.logits(batch, parameters), batch.input_ids)
         return losses * target_mask(batch.attention_mask)
+
+    def is_direct(self, batch: Batch) -> bool:
+        """Whether losses come without logits; the first text that comes is tried."""
+        if self._direct is None:
+            self._direct = self._agree_on_losses(batch.rows([0]))
+        return self._direct
 
     def _direct_losses(
         self, batch: Batch, parameters: Mapping[str, Tensor] | None = None, known: Known | None = None
@@ -143,13 +147,18 @@ class SplitModel:
 
     def with_states(self, batch: Batch) -> Batch:
         """The batch with the states that enter the first trained layer, or as it is where they cannot be used."""
-        if self._works is False:
+        if not self.skips_layers(batch):
             return batch
         with torch.random.fork_rng():  # the caller's dropout must not depend on what is computed here
-            ready = replace(batch, states=self._states(batch))
-            if self._works is None:
-                self._works = self._agree(batch, ready)
-        return ready if self._works else batch
+            return replace(batch, states=self._states(batch))
+
+    def skips_layers(self, batch: Batch) -> bool:
+        """Whether batches can start at the first trained layer; the first text that comes is tried."""
+        if self._works is None:
+            text = batch.rows([0])
+            with torch.random.fork_rng():
+                self._works = self._agree(text, replace(text, states=self._states(text)))
+        return self._works
 
     @torch.no_grad()
     def _states(self, batch: Batch) -> Tensor:

@@ -1,0 +1,190 @@
+"""The meta-step against the published algorithm: documents per second, agreement, extra peak memory, side by side.
+
+Speed: both are timed alternately in this process on the same documents (one theta' each), float32 and, where the
+processor has it, bfloat16 for ours. Memory: every row is a process of its own; the reference is the published
+algorithm on all the documents at once. What theta_0 makes of a document is known, as after a first visit. The command
+fails where a float32 hypergradient's cosine to the published one is below 0.999.
+"""
+
+import argparse
+import gc
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from scripts.bench import published_step
+from taalm.benchmarks.lama_ckl import data_folder
+from taalm.checkpoint import write_text
+from taalm.facts import read_facts
+from taalm.meta.hypergradient import HYPERGRADIENTS
+from taalm.meta.inner import InnerConfig
+from taalm.meta.lessons import Lessons
+from taalm.meta.objectives import ObjectiveConfig
+from taalm.meta.problem import Lesson, Theta
+from taalm.models.base import ModelConfig, load_theta
+from taalm.models.precision import keep_freed_memory, wants_bf16
+
+LOWEST_COSINE = 0.999
+
+
+def load_ours(given: argparse.Namespace, precision: str, inner: InnerConfig) -> tuple[Theta, Lesson]:
+    torch.manual_seed(0)
+    config = ModelConfig(name=given.model, r=given.r, precision=precision, first_layer=given.first_layer)
+    model, tokenizer = load_theta(config)
+    facts = read_facts(data_folder(given.data, given.model) / "to_learn.jsonl")[: given.documents]
+    lessons = Lessons(tokenizer, facts, "schematic", 128, torch.device("cpu"))
+    return Theta(model, inner, ObjectiveConfig()), lessons.lesson(range(len(facts)))
+
+
+def ones(lesson: Lesson) -> Tensor:
+    return lesson.documents.attention_mask[:, 1:].float()
+
+
+def ours(theta: Theta, lesson: Lesson) -> Tensor:
+    return theta.hypergradient(HYPERGRADIENTS["jvp"], lesson, ones(lesson)).weight_gradient * len(ones(lesson))
+
+
+def published(model: torch.nn.Module, lesson: Lesson, inner: InnerConfig) -> Tensor:
+    """One document after the other."""
+    found = torch.zeros_like(ones(lesson))
+    for index in range(len(found)):
+        one = lesson.rows([index])
+        _, gradient = published_step.hypergradient(model, one.documents, one.probes, ones(one), inner)
+        found[index, : gradient.shape[1]] = gradient[0]
+    return found
+
+
+def cosines(found: Tensor, reference: Tensor) -> list[float]:
+    return torch.nn.functional.cosine_similarity(found.double(), reference.double(), dim=1).tolist()
+
+
+def alternate(ways: dict[str, Callable[[], Tensor]], repeats: int) -> tuple[dict[str, list[float]], dict[str, Tensor]]:
+    """Seconds of each way, `repeats` rounds of all after one that does not count; and what each gave."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    found = {}
+    for turn in range(repeats + 1):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            found[name] = way()
+            if turn:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds, found
+
+
+def speed(given: argparse.Namespace) -> dict:
+    inner = InnerConfig(
+        warmup_steps=given.warmup_steps,
+        steps=given.steps,
+        mode="independent",
+        token_budget=given.token_budget,
+        eps=given.eps,
+    )
+    precisions = ["fp32", *(["bf16"] if wants_bf16("auto", torch.device("cpu")) else [])]
+    loaded = {precision: load_ours(given, precision, inner) for precision in precisions}
+    theta, lesson = loaded["fp32"]
+    model = published_step.load(given.model, given.r, theta.theta_0)
+    ways: dict[str, Callable[[], Tensor]] = {"published": lambda: published(model, lesson, inner)}
+    ways |= {name: (lambda parts=parts: ours(*parts)) for name, parts in loaded.items()}
+    seconds, found = alternate(ways, given.repeats)
+    reference = statistics.median(seconds["published"])
+    rows = {}
+    for name, times in seconds.items():
+        agreement = cosines(found[name], found["published"])
+        rows[name] = {
+            "documents_per_s": len(found[name]) / statistics.median(times),
+            "seconds": times,
+            "times_published": reference / statistics.median(times),
+            "lowest_cosine": min(agreement),
+            "median_cosine": statistics.median(agreement),
+        }
+    tokens = int(lesson.documents.attention_mask.sum())
+    return {"documents": len(ones(lesson)), "tokens": tokens, "threads": torch.get_num_threads(), "rows": rows}
+
+
+MEMORY = {  # name -> (algorithm, warm-up steps, K)
+    "published, all documents at once": ("published", 1, 1),
+    "ours": ("ours", 1, 1),
+    "ours, 8 warm-up steps": ("ours", 8, 1),
+    "ours, K = 4": ("ours", 1, 4),
+}
+
+
+def resident_gib(which: str) -> float:
+    """VmRSS (now) or VmHWM (the highest since it was reset) of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(which)) / 2**20
+
+
+def extra_peak_gib(step: Callable[[], object]) -> float:
+    """What `step` takes at its highest beside what is resident before it. Linux only."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
+    before = resident_gib("VmRSS")
+    step()
+    return resident_gib("VmHWM") - before
+
+
+def measure_memory(name: str, given: argparse.Namespace) -> float:
+    """GiB that one meta-step takes beside the loaded model; its process does nothing else."""
+    algorithm, warmup_steps, steps = MEMORY[name]
+    inner = InnerConfig(warmup_steps=warmup_steps, steps=steps, mode="independent", token_budget=given.token_budget)
+    theta, lesson = load_ours(given, "fp32", inner)
+    if algorithm == "ours":
+        return extra_peak_gib(lambda: ours(theta, lesson))
+    model = published_step.load(given.model, given.r, theta.theta_0)
+    given_all = (lesson.documents, lesson.probes, ones(lesson), inner)
+    return extra_peak_gib(lambda: published_step.hypergradient(model, *given_all))
+
+
+def memory() -> dict[str, float]:
+    found = {}
+    for name in MEMORY:
+        command = [sys.executable, "-W", "ignore", "-m", "scripts.bench.meta_step", *sys.argv[1:], "--measure", name]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        found[name] = float(done.stdout.split()[-1])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="", help="data folder; default TAALM_DATA, else the sample set")
+    parser.add_argument("--model", default="smollm2-135m", help="packaged name, folder or hub id")
+    parser.add_argument("--documents", type=int, default=8)
+    parser.add_argument("--r", type=int, default=16, help="LoRA rank")
+    parser.add_argument("--first_layer", type=int, default=0, help="LoRA from this layer up")
+    parser.add_argument("--warmup_steps", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=1, help="differentiated steps (K)")
+    parser.add_argument("--token_budget", type=int, default=512, help="ours: padded tokens that learn side by side")
+    parser.add_argument("--eps", type=float, default=1e-6, help="AdamW's; below 1e-6 float32 itself is off (docs)")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path, default=Path("results/bench/meta_step.json"), help="file for the figures")
+    parser.add_argument("--measure", choices=MEMORY, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    keep_freed_memory()
+    if given.measure:
+        print(measure_memory(given.measure, given))
+        return
+    figures = {"arguments": {k: str(v) for k, v in vars(given).items()}, "extra_peak_gib": memory(), **speed(given)}
+    write_text(given.json, json.dumps(figures, indent=1) + "\n")
+    print(f"{figures['documents']} documents, {figures['tokens']} tokens, median of {given.repeats}")
+    for name, row in figures["rows"].items():
+        print(
+            f"{name:10} {row['documents_per_s']:6.3f} documents/s  {row['times_published']:5.2f} x published   "
+            f"cosine {row['lowest_cosine']:.5f} at least, {row['median_cosine']:.5f} median"
+        )
+    for name, gib in figures["extra_peak_gib"].items():
+        print(f"{name:34} {gib:6.2f} GiB beside the model")
+    lowest = figures["rows"]["fp32"]["lowest_cosine"]
+    if lowest < LOWEST_COSINE:
+        raise SystemExit(f"a hypergradient's cosine to the published one is {lowest:.5f}, below {LOWEST_COSINE}")
+
+
+if __name__ == "__main__":
+    main()

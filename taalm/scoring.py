@@ -12,7 +12,7 @@ from taalm import processes
 from taalm.facts import Fact
 from taalm.losses import cross_entropy
 from taalm.models.split import SplitModel
-from taalm.text import Batch, Encoded, by_length, collate, encode, pad_token
+from taalm.text import Batch, Encoded, by_tokens, collate, encode, pad_token
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,9 @@ class Answers:
 
 
 def answers(logits_of: Callable[..., Tensor], batch: Batch) -> Answers:
-    """The logits that predict answer tokens; `logits_of(batch, logits_to_keep=columns)` runs the model."""
+    """The logits that predict answer tokens; `logits_of(batch, places=(rows, columns))` runs the model."""
     rows, places = batch.answer[:, 1:].nonzero(as_tuple=True)  # `places` predict the token at places + 1
-    columns, where = places.unique(return_inverse=True)  # one index list serves every row of the batch
-    logits = logits_of(batch, logits_to_keep=columns)
-    return Answers(logits[rows, where], batch.input_ids[rows, places + 1], rows)
+    return Answers(logits_of(batch, places=(rows, places)), batch.input_ids[rows, places + 1], rows)
 
 
 def encode_probe(tokenizer: Any, fact: Fact, form: str, ends: bool = False, seq2seq: bool = False) -> Encoded:
@@ -67,11 +65,16 @@ class ProbeBatches:
 
     @classmethod
     def make(
-        cls, rows: Sequence[Encoded], pad_id: int, split: SplitModel, batch_size: int = 64, padding_side: str = "right"
+        cls,
+        rows: Sequence[Encoded],
+        pad_id: int,
+        split: SplitModel,
+        token_budget: int = 1024,
+        padding_side: str = "right",
     ) -> "ProbeBatches":
         """Collate, on the model's device, with the states of its frozen layers where it has such layers."""
         device = next(split.model.parameters()).device
-        parts = by_length([len(row) for row in rows], batch_size)
+        parts = by_tokens(range(len(rows)), [len(row) for row in rows], token_budget)[::-1]  # the longest first
         indices = [part for part, _ in processes.in_step(parts)]
         batches = (collate([rows[i] for i in part], pad_id, padding_side).to(device) for part in indices)
         return cls(tuple(split.with_states(batch) for batch in batches), tuple(map(tuple, indices)), len(rows))
@@ -97,16 +100,16 @@ def score_batches(split: SplitModel, probes: ProbeBatches) -> list[ProbeScore]:
 
 
 def score_probes(
-    model: nn.Module, rows: Sequence[Encoded], pad_id: int, batch_size: int = 64, padding_side: str = "right"
+    model: nn.Module, rows: Sequence[Encoded], pad_id: int, token_budget: int = 1024, padding_side: str = "right"
 ) -> list[ProbeScore]:
     """Score encoded probes once; results in the order given."""
     split = SplitModel(model)
-    return score_batches(split, ProbeBatches.make(rows, pad_id, split, batch_size, padding_side))
+    return score_batches(split, ProbeBatches.make(rows, pad_id, split, token_budget, padding_side))
 
 
 def score_facts(
-    model: nn.Module, tokenizer: Any, facts: Sequence[Fact], form: str = "descriptive", batch_size: int = 64
+    model: nn.Module, tokenizer: Any, facts: Sequence[Fact], form: str = "descriptive", token_budget: int = 1024
 ) -> list[ProbeScore]:
     """Score each fact's probe in one form."""
     rows = [encode_probe(tokenizer, fact, form) for fact in facts]
-    return score_probes(model, rows, pad_token(tokenizer), batch_size)
+    return score_probes(model, rows, pad_token(tokenizer), token_budget)

@@ -55,14 +55,14 @@ def assert_same(found: list[ProbeScore], wanted: list[ProbeScore]) -> None:
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("batch_size", [1, 7, 64])
+@pytest.mark.parametrize("token_budget", [1, 40, 1024])
 @pytest.mark.parametrize("kind", MODELS)
-def test_scores_equal_those_of_single_probes_without_padding(kind, batch_size, side):
+def test_scores_equal_those_of_single_probes_without_padding(kind, token_budget, side):
     model = MODELS[kind](VOCABULARY).eval()
     rows = probes(model)
     wanted = [expected(model, row) for row in rows]
     assert {0.0, 1.0} < {score.accuracy for score in wanted}  # the cases are there: wrong, partly right, right
-    assert_same(score_probes(model, rows, PAD, batch_size, side), wanted)
+    assert_same(score_probes(model, rows, PAD, token_budget, side), wanted)
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -80,7 +80,7 @@ def test_the_answers_losses_are_those_of_token_nll(kind):
 def test_probes_kept_with_the_states_of_frozen_layers_score_the_same_as_theta_learns(kind, side):
     model = add_lora(MODELS[kind](VOCABULARY).requires_grad_(False), r=2, alpha=4, dropout=0.0, first_layer=1).eval()
     rows, split = probes(model), SplitModel(model)
-    kept = ProbeBatches.make(rows, PAD, split, 7, side)
+    kept = ProbeBatches.make(rows, PAD, split, 40, side)
     assert all((batch.states is not None) == (kind == "llama") for batch in kept.batches)
     first = score_batches(split, kept)
     with torch.no_grad():

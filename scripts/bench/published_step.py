@@ -16,9 +16,9 @@ from taalm.models.base import model_source
 from taalm.text import Batch
 
 
-def load(name: str, r: int, lora: dict[str, Tensor]) -> nn.Module:
-    """The model in float32 with eager attention and LoRA on the linear layers that `lora` has weights of."""
-    model = AutoModelForCausalLM.from_pretrained(model_source(name), dtype=torch.float32, attn_implementation="eager")
+def load(name: str, r: int, lora: dict[str, Tensor], attention: str = "eager") -> nn.Module:
+    """The model in float32 with LoRA on the linear layers that `lora` has weights of."""
+    model = AutoModelForCausalLM.from_pretrained(model_source(name), dtype=torch.float32, attn_implementation=attention)
     targets = sorted({key.partition(".model.")[2].partition(".lora_")[0] for key in lora})
     model = get_peft_model(model, LoraConfig(r=r, lora_alpha=r, target_modules=targets, task_type="CAUSAL_LM"))
     missing, unknown = model.load_state_dict(lora, strict=False)

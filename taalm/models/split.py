@@ -89,11 +89,23 @@ class SplitModel:
         self.head = frozen_head(model)
         self._direct: bool | None = None if self.head is not None else False
 
-    def logits(self, batch: Batch, parameters: Mapping[str, Tensor] | None = None, **options: Any) -> Tensor:
-        """Logits (B, T, V), with `parameters` in place of the model's own where given; the model is not changed."""
-        columns = (
-            options.pop("logits_to_keep", None) if self.seq2seq else None
-        )  # of all T places, for an encoder-decoder
+    def logits(
+        self, batch: Batch, parameters: Mapping[str, Tensor] | None = None,
+        places: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Logits (B, T, V), or (N, V) at `places` (rows, columns), with `parameters` in place of the model's own."""
+        if places is None:
+            return self._run(batch, parameters).logits
+        if self.is_direct(batch):
+            return self.head(self._head_input(batch, parameters)[places])
+        rows, columns = places
+        if self.seq2seq:
+            return self._run(batch, parameters).logits[places]
+        kept, where = columns.unique(return_inverse=True)  # one index list serves every row of the batch
+        return self._run(batch, parameters, logits_to_keep=kept).logits[rows, where]
+
+    def _run(self, batch: Batch, parameters: Mapping[str, Tensor] | None, **options: Any) -> Any:
+        """The model's output; the model is not changed."""
         inputs: dict[str, Any] = {**batch.inputs(), **options}
         skip: contextlib.AbstractContextManager = contextlib.nullcontext()
         if batch.states is not None:
@@ -102,10 +114,15 @@ class SplitModel:
             skip = self._skipped()
         with skip:
             if parameters is None:
-                logits = self.model(**inputs).logits
-            else:
-                logits = self.call(self.model, dict(parameters), kwargs=inputs).logits
-        return logits if columns is None else logits[:, columns]
+                return self.model(**inputs)
+            return self.call(self.model, dict(parameters), kwargs=inputs)
+
+    def _head_input(self, batch: Batch, parameters: Mapping[str, Tensor] | None) -> Tensor:
+        """What enters the head, (B, T, H)."""
+        found: list[Tensor] = []
+        with _stopped(self.head, found):
+            self._run(batch, parameters)
+        return found[0]
 
     def token_losses(
         self, batch: Batch, parameters: Mapping[str, Tensor] | None = None, known: Known | None = None
@@ -128,11 +145,10 @@ class SplitModel:
     def _direct_losses(
         self, batch: Batch, parameters: Mapping[str, Tensor] | None = None, known: Known | None = None
     ) -> Tensor:
-        found: list[Tensor] = []
-        with _stopped(self.head, found):
-            self.logits(batch, parameters)
         real = target_mask(batch.attention_mask).bool()
-        losses = head_nll(found[0][:, :-1][real], self.head.weight, batch.input_ids[:, 1:][real], known)
+        losses = head_nll(
+            self._head_input(batch, parameters)[:, :-1][real], self.head.weight, batch.input_ids[:, 1:][real], known
+        )
         return torch.zeros(real.shape, dtype=losses.dtype, device=losses.device).masked_scatter(real, losses)
 
     @torch.no_grad()

@@ -1,0 +1,109 @@
+"""Cloze scoring against lm-evaluation-harness: probes per second with the same result for every probe, side by side.
+
+The harness (its `loglikelihood`, its own Hugging Face model class) gets each probe up to the object as context and the
+object as continuation, in float32, at several batch sizes; ours runs in float32, and in bfloat16 where the processor
+has it. The command fails where a float32 result differs: all object tokens predicted or not, and their summed log
+probability. Needs `pip install lm-eval==0.4.13`.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from transformers import AutoModelForCausalLM
+
+from taalm.benchmarks.lama_ckl import data_folder
+from taalm.checkpoint import write_text
+from taalm.facts import FORMS, Fact, read_facts
+from taalm.models.base import load_model, model_source
+from taalm.models.precision import keep_freed_memory, wants_bf16
+from taalm.scoring import score_facts
+
+LARGEST_DIFFERENCE = 1e-3  # of a probe's summed log probability, relative
+BATCH_SIZES = (1, 8, 32, 64)
+Scores = list[tuple[float, bool]]  # summed log probability, all tokens predicted
+
+
+def harness(name: str, tokenizer: Any, facts: list[Fact], batch_size: int) -> Callable[[], Scores]:
+    model = AutoModelForCausalLM.from_pretrained(model_source(name), dtype=torch.float32).eval()
+    wrapped = HFLM(model, tokenizer=tokenizer, batch_size=batch_size, add_bos_token=False, device="cpu")
+
+    def run() -> Scores:
+        requests = []
+        for form in FORMS:
+            for fact in facts:
+                probe, (start, end) = fact.probe(form), fact.answer_span(form)
+                context = probe[:start].rstrip()
+                given = tokenizer.bos_token + context, probe[len(context) : end]
+                requests.append(Instance("loglikelihood", {}, given, len(requests)))
+        return wrapped.loglikelihood(requests, disable_tqdm=True)
+
+    return run
+
+
+def ours(name: str, facts: list[Fact], precision: str) -> Callable[[], Scores]:
+    model, tokenizer = load_model(name, device="cpu", precision=precision)
+
+    def run() -> Scores:
+        found = [score for form in FORMS for score in score_facts(model, tokenizer, facts, form)]
+        return [(-score.nll * score.tokens, score.exact_match) for score in found]
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="", help="data folder; default TAALM_DATA, else the sample set")
+    parser.add_argument("--model", default="smollm2-135m", help="packaged name, folder or hub id")
+    parser.add_argument("--facts", type=int, default=100, help="facts, each probed in two forms")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path, default=Path("results/bench/scoring.json"), help="file for the figures")
+    given = parser.parse_args()
+    keep_freed_memory()
+    facts = read_facts(data_folder(given.data, given.model) / "to_learn.jsonl")[: given.facts]
+    _, tokenizer = load_model(given.model, device="cpu", precision="fp32")
+    ways = {f"harness, {size} at once": harness(given.model, tokenizer, facts, size) for size in BATCH_SIZES}
+    ways["ours, fp32"] = ours(given.model, facts, "fp32")
+    if wants_bf16("auto", torch.device("cpu")):
+        ways["ours, bf16"] = ours(given.model, facts, "bf16")
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    found: dict[str, Scores] = {}
+    for turn in range(given.repeats + 1):
+        for name, way in ways.items():
+            started = perf_counter()
+            found[name] = way()
+            if turn:  # the first round does not count
+                seconds[name].append(perf_counter() - started)
+    probes = len(facts) * len(FORMS)
+    best = min(statistics.median(seconds[name]) for name in ways if name.startswith("harness"))
+    reference, rows = found["harness, 1 at once"], {}
+    for name, times in seconds.items():
+        pairs = list(zip(found[name], reference, strict=True))
+        rows[name] = {
+            "probes_per_s": probes / statistics.median(times),
+            "seconds": times,
+            "times_the_best_harness": best / statistics.median(times),
+            "other_results": sum(one[1] != other[1] for one, other in pairs),
+            "largest_relative_difference": max(abs(one[0] - other[0]) / abs(other[0]) for one, other in pairs),
+        }
+        print(
+            f"{name:22} {rows[name]['probes_per_s']:7.1f} probes/s  {rows[name]['times_the_best_harness']:5.2f} x the "
+            f"best harness   {rows[name]['other_results']} of {probes} results differ, log probabilities by "
+            f"{rows[name]['largest_relative_difference']:.1e} at most"
+        )
+    arguments = {key: str(value) for key, value in vars(given).items()}
+    write_text(given.json, json.dumps({"arguments": arguments, "probes": probes, "rows": rows}, indent=1) + "\n")
+    exact = rows["ours, fp32"]
+    if exact["other_results"] or exact["largest_relative_difference"] > LARGEST_DIFFERENCE:
+        raise SystemExit("a probe's float32 result is not the harness's")
+
+
+if __name__ == "__main__":
+    main()

@@ -195,16 +195,16 @@ def test_a_document_longer_than_the_model_is_an_error_that_says_what_to_do():
     with pytest.raises(UserError) as error:
         check_length(257, 256, "f.jsonl:3")
     message = str(error.value)
-    assert message.startswith("f.jsonl:3: the document has 257 tokens, the model reads 256; shorten it or pass --")
+    assert message.startswith("f.jsonl:3: the document has 257 tokens, the model reads 256; shorten it or set ")
     assert message.endswith("max_length 256 to cut documents")
 
 
-def test_the_flag_that_the_length_error_names_exists():
+def test_the_key_that_the_length_error_names_exists():
     with pytest.raises(UserError) as error:
         check_length(257, 256, "f.jsonl:3")
-    flag = re.search(r"--[\w.]+", str(error.value))[0]
+    key = re.search(r"set (\w+) 256", str(error.value))[1]
     with pytest.raises(UserError, match="Not of type"):  # known, or the message would be "unknown key"
-        parse(EvaluateConfig, None, [flag, "no number"], "prog")
+        parse(EvaluateConfig, None, [f"--adapt.{key}", "no number"], "prog")
 
 
 @pytest.mark.parametrize("budget", [1, 10, 24, 1000])

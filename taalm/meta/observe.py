@@ -3,6 +3,7 @@
 import statistics
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -76,7 +77,7 @@ def watched(tokenizer: Any, lessons: Lessons, count: int) -> list[dict]:
     for fact, row in zip(lessons.facts[:count], lessons.documents[:count], strict=True):
         places = offsets(tokenizer, fact.evidence, row)
         marks = list(row.answer[1 : len(places) + 1])
-        found.append({"name": fact.where, "text": fact.evidence, "places": places, "object": marks})
+        found.append({"name": Path(fact.where).name, "text": fact.evidence, "places": places, "object": marks})
     return found
 
 

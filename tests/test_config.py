@@ -197,7 +197,9 @@ def test_a_folder_is_refused_to_another_configuration_by_the_settings_name(tmp_p
     (folder / "state.safetensors").touch()
     claim(folder, read())
     before = (folder / "config.yaml").read_text()
-    with pytest.raises(UserError, match=r"run holds a run with --adapt\.lr 0\.0003, this one has 0\.1; .* --name"):
+    with pytest.raises(
+        UserError, match=r"run holds a run with --adapt\.lr 0\.0003, this one has 0\.1; .* another folder"
+    ):
         claim(folder, read("--adapt.lr", "0.1"), keep=("quiet",))
     assert (folder / "config.yaml").read_text() == before
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from taalm.benchmarks import lama_pipeline
+from taalm.benchmarks import lama_ckl_split, lama_pipeline
 from taalm.benchmarks.lama import candidates, longest_evidence
-from taalm.benchmarks.lama_ckl_split import balanced
+from taalm.benchmarks.lama_ckl_split import RAW, balanced
 from taalm.benchmarks.lama_pipeline import FILES, CausalScorer, PipelineConfig, make, score, select
 from taalm.errors import UserError
 from taalm.facts import FORMS, read_facts
@@ -169,6 +169,22 @@ def test_the_command_writes_files_that_validate_and_then_does_nothing(lama, tmp_
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}
     assert make(config, scorer=None) == folder
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}
+
+
+def test_the_command_splits_published_rows_too(lama, tmp_path, tiny_folder, monkeypatch):
+    rows = lama(*many(4))
+    published = tmp_path / "LAMA_ckl"
+    published.mkdir()
+    facts = candidates(rows).facts
+    for name in RAW:
+        kept = [fact for fact in facts if fact.invariant == (name != "variant")]
+        (published / f"{name}.jsonl").write_text("".join(json.dumps(fact.to_row()) + "\n" for fact in kept))
+    monkeypatch.setattr(lama_ckl_split, "default_folder", lambda model: tmp_path / "split")
+    lama_pipeline.main([
+        "--lama", str(rows), "--out", str(tmp_path / "made"), "--models", json.dumps([str(tiny_folder)]),
+        "--data", str(tmp_path), "--device", "cpu",
+    ])  # fmt: skip
+    assert json.loads((tmp_path / "split" / "split.json").read_text())["counts"]["to_learn_balanced"] > 0
 
 
 def test_real_lama_gives_the_known_candidates(real_data):

@@ -12,7 +12,6 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from scripts.bench import published_step
+from scripts.bench.alternate import alternate
 from taalm.benchmarks.lama_ckl import data_folder
 from taalm.checkpoint import write_text
 from taalm.facts import read_facts
@@ -63,19 +63,6 @@ def published(model: torch.nn.Module, lesson: Lesson, inner: InnerConfig) -> Ten
 
 def cosines(found: Tensor, reference: Tensor) -> list[float]:
     return torch.nn.functional.cosine_similarity(found.double(), reference.double(), dim=1).tolist()
-
-
-def alternate(ways: dict[str, Callable[[], Tensor]], repeats: int) -> tuple[dict[str, list[float]], dict[str, Tensor]]:
-    """Seconds of each way, `repeats` rounds of all after one that does not count; and what each gave."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    found = {}
-    for turn in range(repeats + 1):
-        for name, way in ways.items():
-            started = time.perf_counter()
-            found[name] = way()
-            if turn:
-                seconds[name].append(time.perf_counter() - started)
-    return seconds, found
 
 
 def speed(given: argparse.Namespace) -> dict:

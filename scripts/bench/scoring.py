@@ -11,7 +11,6 @@ import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM
 
+from scripts.bench.alternate import alternate
 from taalm.benchmarks.lama_ckl import data_folder
 from taalm.checkpoint import write_text
 from taalm.facts import FORMS, Fact, read_facts
@@ -73,14 +73,7 @@ def main() -> None:
     ways["ours, fp32"] = ours(given.model, facts, "fp32")
     if wants_bf16("auto", torch.device("cpu")):
         ways["ours, bf16"] = ours(given.model, facts, "bf16")
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    found: dict[str, Scores] = {}
-    for turn in range(given.repeats + 1):
-        for name, way in ways.items():
-            started = perf_counter()
-            found[name] = way()
-            if turn:  # the first round does not count
-                seconds[name].append(perf_counter() - started)
+    seconds, found = alternate(ways, given.repeats)
     probes = len(facts) * len(FORMS)
     best = min(statistics.median(seconds[name]) for name in ways if name.startswith("harness"))
     reference, rows = found["harness, 1 at once"], {}

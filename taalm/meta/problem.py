@@ -105,9 +105,8 @@ class Theta:
         if lesson.retained is not None:  # it belongs to all documents
             return False
         if self._together is None:
-            count = len(lesson.documents.input_ids)
             try:
-                self.logits({name: p.expand(count, *p.shape) for name, p in self.theta_0.items()}, lesson.documents)
+                self.logits({name: p[None] for name, p in self.theta_0.items()}, lesson.documents.rows([0]))
                 self._together = True
             except Misaligned:
                 self._together = False

@@ -33,6 +33,7 @@ from taalm.models.modular import add_modular
 from taalm.models.packaged import PACKAGED, packaged_folder
 from taalm.models.precision import Precision, freeze_linears, resolve_device, wants_bf16
 from taalm.models.sharding import shard
+from taalm.models.split import output_head
 
 OWNERLESS = ("t5-small", "t5-base", "t5-large", "t5-3b", "t5-11b", "gpt2")  # hub ids of old, without an owner
 
@@ -179,7 +180,7 @@ def add_lora(
         raise UserError(f"first_layer {first_layer}: the model has layers 0 to {layers - 1}")
     targets: str | list[str] | None = "all-linear" if which == "all" else None
     if first_layer and which == "all":  # PEFT takes layers with a list of names only
-        head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+        head = output_head(model)
         linear = [n for n, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head]
         targets = sorted({name.rpartition(".")[2] for name in linear})
     config = LoraConfig(

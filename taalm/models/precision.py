@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from taalm.errors import UserError
+from taalm.models.split import output_head
 
 Precision = Literal["auto", "bf16", "fp32"]
 
@@ -100,7 +101,7 @@ def freeze_linears(model: nn.Module, bf16: bool) -> None:
     The language-model head keeps its type: logits rounded to bfloat16 would tie often (steps of 0.06 at 16), and a tie
     decides a probe. Call before adapters are added, so that their own layers stay ordinary.
     """
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head = output_head(model)
     for module in model.modules():
         if type(module) is bitsandbytes.nn.Linear4bit:
             module.__class__ = FrozenLinear4bit

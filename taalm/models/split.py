@@ -48,9 +48,14 @@ def first_trained_layer(model: nn.Module) -> int:
     return next((index for index, trains in enumerate(trained) if trains), 0)
 
 
+def output_head(model: nn.Module) -> nn.Module | None:
+    """The layer that makes a language model's logits, or None where a model (a backbone) has none."""
+    return model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+
+
 def frozen_head(model: nn.Module) -> nn.Linear | None:
     """The matrix that makes logits, where it has no bias, does not train and is not shared out over processes."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head = output_head(model)
     plain = isinstance(head, nn.Linear) and head.bias is None and head.weight.is_floating_point()
     if not plain or head.weight.requires_grad or isinstance(model, FSDPModule):
         return None
@@ -139,7 +144,10 @@ class SplitModel:
     def is_direct(self, batch: Batch) -> bool:
         """Whether losses come without logits; the first text that comes is tried."""
         if self._direct is None:
-            self._direct = self._agree_on_losses(batch.rows([0]))
+            text = batch.rows([0])
+            self._direct = self._agree(
+                lambda: token_nll(self.logits(text), text.input_ids), lambda: self._direct_losses(text)
+            )  # not so where logits are scaled or capped
         return self._direct
 
     def _direct_losses(
@@ -151,14 +159,15 @@ class SplitModel:
         )
         return torch.zeros(real.shape, dtype=losses.dtype, device=losses.device).masked_scatter(real, losses)
 
+    @staticmethod
     @torch.no_grad()
-    def _agree_on_losses(self, batch: Batch) -> bool:
-        """Whether the head's input and matrix are all that makes the logits; not so where they are scaled or capped."""
+    def _agree(*ways: Callable[[], Tensor]) -> bool:
+        """Whether two ways give the same numbers, with the same dropout; the caller's stays what it would have been."""
         found = []
         with torch.random.fork_rng():
-            for way in (lambda: token_nll(self.logits(batch), batch.input_ids), lambda: self._direct_losses(batch)):
+            for way in ways:
                 torch.manual_seed(0)
-                found.append(way() * target_mask(batch.attention_mask))
+                found.append(way())
         return torch.allclose(*found, rtol=1e-3, atol=1e-3)
 
     def with_states(self, batch: Batch) -> Batch:
@@ -173,7 +182,9 @@ class SplitModel:
         if self._works is None:
             text = batch.rows([0])
             with torch.random.fork_rng():
-                self._works = self._agree(text, replace(text, states=self._states(text)))
+                short = replace(text, states=self._states(text))
+            # not so for a model that adds positions to inputs_embeds (GPT-2)
+            self._works = self._agree(lambda: self.logits(text), lambda: self.logits(short))
         return self._works
 
     @torch.no_grad()
@@ -183,15 +194,6 @@ class SplitModel:
         with _stopped(self.layers[self.first], found):
             self.model(**batch.inputs())
         return found[0]
-
-    @torch.no_grad()
-    def _agree(self, whole: Batch, short: Batch) -> bool:
-        """Whether both ways give the same logits; not so for a model that adds positions to inputs_embeds (GPT-2)."""
-        real, found = whole.attention_mask.bool(), []
-        for batch in (whole, short):
-            torch.manual_seed(0)  # the same dropout in the trained layers
-            found.append(self.logits(batch)[real])
-        return torch.allclose(*found, rtol=1e-3, atol=1e-3)
 
     @contextlib.contextmanager
     def _skipped(self) -> Iterator[None]:

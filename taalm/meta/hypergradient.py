@@ -29,7 +29,7 @@ from torch.overrides import TorchFunctionMode
 from taalm.errors import UserError
 from taalm.head_loss import Known
 from taalm.losses import weighted_mean
-from taalm.meta.inner import AdamW, AdamWState, Tensors
+from taalm.meta.inner import AdamW, Tensors, UpdateDerivatives, zeros_like
 
 TokenLosses = Callable[..., Tensor]  # (parameters, known) -> l_t, (B, T-1); `known` as in taalm.head_loss
 TaskLoss = Callable[[Tensors], Tensor]  # parameters -> scalar
@@ -67,15 +67,6 @@ class Hypergradient(NamedTuple):
     weight_gradient: Tensor
 
 
-class Step(NamedTuple):
-    """What the backward recursion needs of one differentiated step."""
-
-    parameters: dict[str, Tensor]
-    gradients: dict[str, Tensor]
-    state: AdamWState  # after this step's gradient
-    known: Known
-
-
 def gradients_of(loss: Tensor, parameters: Tensors, create_graph: bool = False) -> dict[str, Tensor]:
     """d loss / d every parameter, 0 where the loss does not depend on it."""
     found = torch.autograd.grad(loss, list(parameters.values()), create_graph=create_graph, materialize_grads=True)
@@ -87,29 +78,59 @@ def as_leaves(parameters: Tensors) -> dict[str, Tensor]:
     return {name: value.detach().requires_grad_() for name, value in parameters.items()}
 
 
-def _run(problem: InnerProblem, theta: Tensors, weights: Tensor) -> tuple[dict[str, Tensor], AdamWState, list[Step]]:
-    """All inner steps without a graph: theta', the last state, and the record of the differentiated steps."""
-    parameters, state, record = dict(theta), problem.optimizer.init(theta), []
-    for index in range(problem.warmup_steps + problem.steps):
-        leaves, known = as_leaves(parameters), Known() if index else replace(problem.start)
-        gradients = gradients_of(problem.inner_loss(leaves, weights, known), leaves)
-        before = {name: value.detach() for name, value in leaves.items()}
-        parameters, state = problem.optimizer.update(gradients, state, before)
-        if index >= problem.warmup_steps:
-            record.append(Step(before, gradients, state, known))
-    return parameters, state, record
+class Course:
+    """The inner steps without a graph. Of the differentiated ones only the gradients are kept, one set of theta's size
+    a step; parameters and moments on the way are computed again from where the warm-up ends.
+    """
+
+    def __init__(self, problem: InnerProblem, theta: Tensors, weights: Tensor):
+        self.optimizer: AdamW = problem.optimizer
+        self.start, self.state = dict(theta), problem.optimizer.init(theta)
+        known = replace(problem.start)
+        for done in range(1, problem.warmup_steps + 1):
+            for name, g in self._gradients(problem, self.start, weights, known).items():  # what was there is let go
+                moved = self.optimizer.step(g, self.start[name], self.state.m[name], self.state.v[name], done)
+                self.start[name], self.state.m[name], self.state.v[name] = moved
+            self.state, known = self.state._replace(step=done), Known()
+        self.gradients: list[dict[str, Tensor]] = []  # of the differentiated steps
+        self.known: list[Known] = []
+        for step in range(problem.steps):
+            self.gradients.append(self._gradients(problem, self.parameters(step), weights, known))
+            self.known.append(known)
+            known = Known()
+
+    @staticmethod
+    def _gradients(problem: InnerProblem, parameters: Tensors, weights: Tensor, known: Known) -> dict[str, Tensor]:
+        leaves = as_leaves(parameters)
+        return gradients_of(problem.inner_loss(leaves, weights, known), leaves)
+
+    def parameters(self, steps: int) -> dict[str, Tensor]:
+        """theta after so many of the differentiated steps."""
+        return {name: self.after(steps, name)[0] for name in self.start}
+
+    def after(self, steps: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
+        """(theta, m, v) of one tensor after so many of the differentiated steps."""
+        theta, m, v = self.start[name], self.state.m[name], self.state.v[name]
+        for done, gradients in enumerate(self.gradients[:steps], start=self.state.step + 1):
+            theta, m, v = self.optimizer.step(gradients[name], theta, m, v, done)
+        return theta, m, v
+
+    def derivatives(self, step: int, name: str) -> UpdateDerivatives:
+        """Of one tensor's update in the differentiated step `step`, counted from 0."""
+        _, m, v = self.after(step, name)
+        m, v = self.optimizer.moments(self.gradients[step][name], m, v)
+        return self.optimizer.derivatives(m, v, self.state.step + step + 1)
 
 
 def adapt(problem: InnerProblem, theta: Tensors, weights: Tensor) -> dict[str, Tensor]:
     """theta' after the warm-up and the K steps, without any graph."""
-    return _run(problem, theta, weights.detach())[0]
+    return Course(problem, theta, weights.detach()).parameters(problem.steps)
 
 
 def double_backward(problem: InnerProblem, theta: Tensors, weights: Tensor) -> Hypergradient:
     """The reference: differentiate through the gradients of the K steps."""
-    warm = replace(problem, steps=0)
-    start, state, _ = _run(warm, theta, weights.detach())
-    parameters: Tensors = as_leaves(start)
+    warm = Course(replace(problem, steps=0), theta, weights.detach())
+    parameters, state = as_leaves(warm.start), warm.state
     leaf_weights = weights.detach().requires_grad_()
     with sdpa_kernel(SDPBackend.MATH):
         for _ in range(problem.steps):
@@ -134,18 +155,19 @@ def loss_slopes(
 ) -> Tensor:
     """d/deps l_t(parameters + eps direction) at 0, (B, T-1), by one forward-mode pass."""
     with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-        duals = {name: forward_ad.make_dual(p.detach(), direction[name]) for name, p in parameters.items()}
+        duals = {n: forward_ad.make_dual(p.detach().contiguous(), direction[n]) for n, p in parameters.items()}
         return forward_ad.unpack_dual(token_losses(duals, known)).tangent
 
 
 def _forward_mode(
-    problem: InnerProblem, step: Step, weights: Tensor, direction: Tensors, curvature: bool
+    problem: InnerProblem, parameters: Tensors, known: Known, weights: Tensor, direction: Tensors, curvature: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """q (B, T-1) along `direction`, and H u where wanted, by one forward-mode pass."""
     if not curvature:
-        return loss_slopes(problem.token_losses, step.parameters, direction, step.known), {}
+        return loss_slopes(problem.token_losses, parameters, direction, known), {}
     with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
-        duals = {n: forward_ad.make_dual(p, direction[n]) for n, p in as_leaves(step.parameters).items()}
+        leaves = as_leaves({name: p.contiguous() for name, p in parameters.items()})
+        duals = {name: forward_ad.make_dual(p, direction[name]) for name, p in leaves.items()}
         with _PlainSilu():
             losses = problem.token_losses(duals)
         gradients = gradients_of(problem.weigh(losses, weights), duals)
@@ -157,7 +179,7 @@ FD_SCALE = 0.01  # length of a central-difference step in float32; a hundredth o
 
 
 def _central_differences(
-    problem: InnerProblem, step: Step, weights: Tensor, direction: Tensors, curvature: bool
+    problem: InnerProblem, parameters: Tensors, known: Known, weights: Tensor, direction: Tensors, curvature: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """As `_forward_mode`, from two evaluations at theta +- eps u."""
     rows = (u.reshape(problem.together, -1) for u in direction.values())
@@ -167,7 +189,7 @@ def _central_differences(
     at = {name: eps.view(-1, *[1] * (u.dim() - 1)) for name, u in direction.items()}
     losses, gradients = [], []
     for sign in (1, -1):
-        shifted = {name: p + sign * at[name] * direction[name] for name, p in step.parameters.items()}
+        shifted = {name: p + sign * at[name] * direction[name] for name, p in parameters.items()}
         if curvature:
             leaves = as_leaves(shifted)
             values = problem.token_losses(leaves)
@@ -187,27 +209,31 @@ def _adjoint(directional: Callable) -> Callable[[InnerProblem, Tensors, Tensor],
 
     def hypergradient(problem: InnerProblem, theta: Tensors, weights: Tensor) -> Hypergradient:
         weights = weights.detach()
-        final, _, record = _run(problem, theta, weights)
-        leaves = as_leaves(final)
+        course = Course(problem, theta, weights)
+        leaves = as_leaves(course.parameters(problem.steps))
         task = problem.task_loss(leaves)
         theta_bar = gradients_of(task, leaves)
-        del leaves, final
+        del leaves
         optimizer, (b1, b2) = problem.optimizer, problem.optimizer.betas
-        m_bar = {name: torch.zeros_like(value) for name, value in theta_bar.items()}
+        m_bar = {name: zeros_like(bar) for name, bar in theta_bar.items()}
         v_bar = dict(m_bar)
         influence = torch.zeros_like(weights)
-        while record:
-            step = record.pop()
+        for step in reversed(range(problem.steps)):
             u = {}
-            for name, bar in theta_bar.items():
-                slope = optimizer.derivatives(step.state, name)
-                m_bar[name] = torch.addcmul(m_bar[name], bar, slope.m)
-                v_bar[name] = torch.addcmul(v_bar[name], bar, slope.v)
-                along = (1 - b1) * m_bar[name]
-                u[name] = along.addcmul_(step.gradients[name], v_bar[name], value=2 * (1 - b2))
-            q, hessian_u = directional(problem, step, weights, u, curvature=bool(record))
+            for name, g in course.gradients[step].items():
+                slope = course.derivatives(step, name)
+                m_bar[name] = torch.addcmul(m_bar[name], theta_bar[name], slope.m)
+                v_bar[name] = torch.addcmul(v_bar[name], theta_bar[name], slope.v)
+                u[name] = ((1 - b1) * m_bar[name]).addcmul_(g, v_bar[name], value=2 * (1 - b2))
+                if not step:  # nothing goes further back
+                    del theta_bar[name], m_bar[name], v_bar[name]
+            parameters, known = course.parameters(step), course.known[step]
+            del course.gradients[step]
+            if not step:
+                del course
+            q, hessian_u = directional(problem, parameters, known, weights, u, curvature=step > 0)
             influence = influence + q
-            if record:
+            if step:
                 theta_bar = {name: optimizer.decay * bar + hessian_u[name] for name, bar in theta_bar.items()}
                 m_bar = {name: b1 * value for name, value in m_bar.items()}
                 v_bar = {name: b2 * value for name, value in v_bar.items()}

@@ -38,7 +38,7 @@ class InnerConfig:
     mode: Literal["joint", "independent"] = "joint"
     """One theta' for the batch of documents (joint, cheaper) or one per document (independent, as published)."""
     token_budget: PositiveInt = 512
-    """Independent: documents of so many padded tokens learn side by side (memory grows with it, seconds fall)."""
+    """Independent: so many padded tokens learn side by side, divided by K (memory grows with it, seconds fall)."""
 
 
 class AdamWState(NamedTuple):
@@ -70,46 +70,46 @@ class AdamW:
         object.__setattr__(self, "decay", 1 - self.lr * self.weight_decay)
 
     def init(self, parameters: Tensors) -> AdamWState:
-        zeros = {name: torch.zeros_like(value) for name, value in parameters.items()}
+        zeros = {name: zeros_like(value) for name, value in parameters.items()}
         return AdamWState(zeros, dict(zeros), 0)
 
-    def moments(self, gradients: Tensors, state: AdamWState) -> AdamWState:
-        """The state after this gradient."""
+    def moments(self, g: Tensor, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """(m', v') after this gradient."""
         b1, b2 = self.betas
-        m = {name: torch.lerp(state.m[name], g, 1 - b1) for name, g in gradients.items()}
-        v = {name: torch.addcmul(b2 * state.v[name], g, g, value=1 - b2) for name, g in gradients.items()}
-        return AdamWState(m, v, state.step + 1)
+        return torch.lerp(m, g, 1 - b1), torch.addcmul(b2 * v, g, g, value=1 - b2)
 
-    def apply(self, parameters: Tensors, state: AdamWState) -> dict[str, Tensor]:
-        """theta' from theta and the state after this step's gradient."""
-        c1, _ = self._corrections(state.step)
-        return {
-            name: torch.addcdiv(
-                self.decay * theta, state.m[name], self._root(state, name) + self.eps, value=-self.lr / c1
-            )
-            for name, theta in parameters.items()
-        }
+    def move(self, theta: Tensor, m: Tensor, v: Tensor, step: int) -> Tensor:
+        """theta' from theta and both moments after the gradient of this step, counted from 1."""
+        c1, _ = self._corrections(step)
+        return torch.addcdiv(self.decay * theta, m, self._root(v, step) + self.eps, value=-self.lr / c1)
+
+    def step(self, g: Tensor, theta: Tensor, m: Tensor, v: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(theta', m', v') after this gradient."""
+        m, v = self.moments(g, m, v)
+        return self.move(theta, m, v, step), m, v
 
     def update(
         self, gradients: Tensors, state: AdamWState, parameters: Tensors
     ) -> tuple[dict[str, Tensor], AdamWState]:
-        """One step: (theta', state')."""
-        state = self.moments(gradients, state)
-        return self.apply(parameters, state), state
+        """One step of all parameters: (theta', state')."""
+        found, after = {}, AdamWState({}, {}, state.step + 1)
+        for name, theta in parameters.items():
+            moved = self.step(gradients[name], theta, state.m[name], state.v[name], after.step)
+            found[name], after.m[name], after.v[name] = moved
+        return found, after
 
-    def derivatives(self, state: AdamWState, name: str) -> UpdateDerivatives:
-        """d theta'/d m' and d theta'/d v' of the step that led to `state`; 0 where the second moment is 0."""
-        c1, c2 = self._corrections(state.step)
-        root = self._root(state, name)
+    def derivatives(self, m: Tensor, v: Tensor, step: int) -> UpdateDerivatives:
+        """d theta'/d m' and d theta'/d v' of the step that led to these moments; 0 where the second one is 0."""
+        c1, c2 = self._corrections(step)
+        root = self._root(v, step)
         denominator = root + self.eps
         by_m = denominator.reciprocal().mul_(-self.lr / c1)
-        by_v = (state.m[name] * by_m).div_(denominator.mul_(root)).mul_(-0.5 / c2)
+        by_v = (m * by_m).div_(denominator.mul_(root)).mul_(-0.5 / c2)
         return UpdateDerivatives(by_m, by_v)
 
-    def _root(self, state: AdamWState, name: str) -> Tensor:
+    def _root(self, v: Tensor, step: int) -> Tensor:
         """sqrt(v'/c2), infinite where v' is 0: m' is 0 too, the step and its slopes shall be 0 and never 0/0."""
-        _, c2 = self._corrections(state.step)
-        v = state.v[name]
+        _, c2 = self._corrections(step)
         return (v.masked_fill(v == 0, torch.inf) / c2).sqrt()
 
     def _corrections(self, step: int) -> tuple[float, float]:
@@ -122,11 +122,16 @@ class SGD(AdamW):
     def __init__(self, lr: float, weight_decay: float = 0.0):
         super().__init__(lr, betas=(0.0, 1.0), weight_decay=weight_decay)
 
-    def apply(self, parameters: Tensors, state: AdamWState) -> dict[str, Tensor]:
-        return {name: self.decay * theta - self.lr * state.m[name] for name, theta in parameters.items()}
+    def move(self, theta: Tensor, m: Tensor, v: Tensor, step: int) -> Tensor:
+        return self.decay * theta - self.lr * m
 
-    def derivatives(self, state: AdamWState, name: str) -> UpdateDerivatives:
-        return UpdateDerivatives(torch.full_like(state.m[name], -self.lr), torch.zeros_like(state.v[name]))
+    def derivatives(self, m: Tensor, v: Tensor, step: int) -> UpdateDerivatives:
+        return UpdateDerivatives(torch.full_like(m, -self.lr), torch.zeros_like(v))
+
+
+def zeros_like(tensor: Tensor) -> Tensor:
+    """Zeros of that shape that take no memory; not to be written into."""
+    return tensor.new_zeros(()).expand_as(tensor)
 
 
 def make_optimizer(config: InnerConfig) -> AdamW:

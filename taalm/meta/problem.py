@@ -92,10 +92,10 @@ class Theta:
             yield Part(self.problem(lesson), self.theta_0, list(range(len(weights))), everything, weights)
             return
         lengths = lesson.documents.attention_mask.sum(1).tolist()
-        budget = self.inner.token_budget if self._learns_together(lesson) else 1
+        budget = self.inner.token_budget // self.inner.steps if self._learns_together(lesson) else 1
         for rows in by_tokens(range(len(lengths)), lengths, budget):
             part, count = lesson.rows(rows), len(rows)
-            theta = {name: p.repeat(count, 1, 1) for name, p in self.theta_0.items()} if count > 1 else self.theta_0
+            theta = {n: p.expand(count, *p.shape) for n, p in self.theta_0.items()} if count > 1 else self.theta_0
             targets = target_mask(lesson.documents.attention_mask[rows]).any(0)
             yield Part(self.problem(part, count), theta, rows, targets, weights[rows][:, targets])
 

@@ -106,7 +106,9 @@ def test_an_sgd_inner_step_has_the_same_three_hypergradients(steps):
 def test_independent_mode_is_the_mean_over_documents_learned_alone(kind, estimator, warmup_steps, steps, budget, side):
     taught = lesson(side)
     weights = weights_for(taught.documents)
-    inner = InnerConfig(lr=1e-2, mode="independent", warmup_steps=warmup_steps, steps=steps, token_budget=budget)
+    inner = InnerConfig(
+        lr=1e-2, mode="independent", warmup_steps=warmup_steps, steps=steps, token_budget=budget * steps
+    )
     theta = Theta(base(kind), inner, ObjectiveConfig())
     found = theta.hypergradient(HYPERGRADIENTS[estimator], taught, weights)
     at_once = {1: 1, 18: 2, 512: 3}[budget] if kind != "llama" else 1  # whole models learn one document at a time

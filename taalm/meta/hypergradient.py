@@ -32,6 +32,8 @@ from taalm.losses import weighted_mean
 from taalm.meta.inner import AdamW, Tensors, UpdateDerivatives, zeros_like
 
 TokenLosses = Callable[..., Tensor]  # (parameters, known) -> l_t, (B, T-1); `known` as in taalm.head_loss
+# (parameters, what weighs l_t into a scalar) -> (l_t, the scalar's gradients)
+LayerwiseLosses = Callable[[Tensors, Callable[[Tensor], Tensor]], tuple[Tensor, dict[str, Tensor]]]
 TaskLoss = Callable[[Tensors], Tensor]  # parameters -> scalar
 
 
@@ -51,6 +53,8 @@ class InnerProblem:
     steps: int
     together: int = 1
     start: Known = field(default_factory=Known)  # token losses where theta' starts
+    by_layers: LayerwiseLosses | None = None  # where the model can be gone through layer by layer
+    checkpoint: bool = False  # all gradients of the token losses layer by layer; second-order passes always are
 
     def weigh(self, values: Tensor, weights: Tensor) -> Tensor:
         """The weighted mean of values (B, T-1) by document, as the inner loss takes it of the token losses."""
@@ -58,6 +62,13 @@ class InnerProblem:
 
     def inner_loss(self, parameters: Tensors, weights: Tensor, known: Known | None = None) -> Tensor:
         return self.weigh(self.token_losses(parameters, known), weights)
+
+    def slopes(self, parameters: Tensors, weights: Tensor, lean: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """l_t and the inner loss's gradients; `lean`: with one layer's graph at a time, where the model can."""
+        if lean and self.by_layers is not None:
+            return self.by_layers(parameters, lambda losses: self.weigh(losses, weights))
+        losses = self.token_losses(parameters)
+        return losses, gradients_of(self.weigh(losses, weights), parameters)
 
 
 class Hypergradient(NamedTuple):
@@ -102,6 +113,8 @@ class Course:
     @staticmethod
     def _gradients(problem: InnerProblem, parameters: Tensors, weights: Tensor, known: Known) -> dict[str, Tensor]:
         leaves = as_leaves(parameters)
+        if problem.checkpoint:
+            return problem.slopes(leaves, weights, lean=True)[1]
         return gradients_of(problem.inner_loss(leaves, weights, known), leaves)
 
     def parameters(self, steps: int) -> dict[str, Tensor]:
@@ -169,8 +182,7 @@ def _forward_mode(
         leaves = as_leaves({name: p.contiguous() for name, p in parameters.items()})
         duals = {name: forward_ad.make_dual(p, direction[name]) for name, p in leaves.items()}
         with _PlainSilu():
-            losses = problem.token_losses(duals)
-        gradients = gradients_of(problem.weigh(losses, weights), duals)
+            losses, gradients = problem.slopes(duals, weights, lean=True)
         q = forward_ad.unpack_dual(losses).tangent.detach()
         return q, {n: forward_ad.unpack_dual(g).tangent.detach() for n, g in gradients.items()}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from taalm.meta.at_theta_0 import AtTheta0
 from taalm.meta.hypergradient import Hypergradient, InnerProblem, TokenLosses, adapt
 from taalm.meta.inner import InnerConfig, Tensors, make_optimizer
 from taalm.meta.objectives import ObjectiveConfig, objective
+from taalm.models.layerwise import LayerwiseGradients
 from taalm.models.low_rank import Misaligned, learns_by_document
 from taalm.models.split import SplitModel
 from taalm.text import Batch, by_tokens
@@ -53,6 +55,7 @@ class Theta:
         self.theta_0 = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = make_optimizer(inner)
         self.split = SplitModel(model)
+        self.by_layers = LayerwiseGradients(self.split)
         self.at_start = AtTheta0(self.split, self.theta_0)
         # known after the first lesson; learning is sharing frozen layers, so there must be nothing else that trains
         self._together: bool | None = None if learns_by_document(model) else False
@@ -83,6 +86,7 @@ class Theta:
             steps=self.inner.steps,
             together=together,
             start=self.at_start.known(lesson.documents),
+            by_layers=partial(self.by_layers, lesson.documents) if self.by_layers.works_for(lesson.documents) else None,
         )
 
     def _parts(self, lesson: Lesson, weights: Tensor) -> Iterator[Part]:

@@ -102,7 +102,7 @@ class SplitModel:
         if places is None:
             return self._run(batch, parameters).logits
         if self.is_direct(batch):
-            return self.head(self._head_input(batch, parameters)[places])
+            return self.head(self.head_input(batch, parameters)[places])
         rows, columns = places
         if self.seq2seq:
             return self._run(batch, parameters).logits[places]
@@ -122,7 +122,7 @@ class SplitModel:
                 return self.model(**inputs)
             return self.call(self.model, dict(parameters), kwargs=inputs)
 
-    def _head_input(self, batch: Batch, parameters: Mapping[str, Tensor] | None) -> Tensor:
+    def head_input(self, batch: Batch, parameters: Mapping[str, Tensor] | None) -> Tensor:
         """What enters the head, (B, T, H)."""
         found: list[Tensor] = []
         with _stopped(self.head, found):
@@ -155,7 +155,7 @@ class SplitModel:
     ) -> Tensor:
         real = target_mask(batch.attention_mask).bool()
         losses = head_nll(
-            self._head_input(batch, parameters)[:, :-1][real], self.head.weight, batch.input_ids[:, 1:][real], known
+            self.head_input(batch, parameters)[:, :-1][real], self.head.weight, batch.input_ids[:, 1:][real], known
         )
         return torch.zeros(real.shape, dtype=losses.dtype, device=losses.device).masked_scatter(real, losses)
 

@@ -1,5 +1,7 @@
 """Run: pytest tests/meta/test_hypergradient.py. In float64: the three estimators and plain numerical derivatives."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
@@ -197,3 +199,15 @@ def test_theta_0_and_the_model_are_never_changed():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(torch.equal(value, copies[name]) for name, value in theta.theta_0.items())
     assert all(value.grad is None for value in model.parameters())
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("llama-lora", True), ("llama", False), ("gpt2-lora", False)])
+def test_second_order_passes_go_layer_by_layer_where_the_model_can(kind, expected, monkeypatch):
+    theta, taught = Theta(base(kind), InnerConfig(lr=1e-2, steps=2), ObjectiveConfig()), lesson("left")
+    weights = weights_for(taught.documents)
+    problem = theta.problem(taught)
+    assert (problem.by_layers is not None) is expected
+    found = HYPERGRADIENTS["jvp"](problem, theta.theta_0, weights).weight_gradient
+    for changed in (replace(problem, by_layers=None), replace(problem, checkpoint=True)):
+        other = HYPERGRADIENTS["jvp"](changed, theta.theta_0, weights).weight_gradient
+        assert relative(other, found) < 1e-10

@@ -14,7 +14,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-CHUNK_BYTES, SMALLEST_CHUNK = 2**26, 16  # of logits; tokens (a chunk goes through all of W, so it must not be short)
+CHUNK_BYTES, SMALLEST_CHUNK = 2**24, 16  # of logits; tokens (a chunk goes through all of W, so it must not be short)
 
 
 @dataclass

@@ -6,7 +6,6 @@ compared at the end, and the command fails unless jvp's cosine to double_backwar
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from scripts.bench.memory import extra_peak_gib
 from taalm.benchmarks.lama_ckl import data_folder
 from taalm.facts import read_facts
 from taalm.meta.hypergradient import HYPERGRADIENTS
@@ -25,10 +25,6 @@ from taalm.meta.lessons import Lessons
 from taalm.meta.objectives import ObjectiveConfig
 from taalm.meta.problem import Theta
 from taalm.models.base import ModelConfig, load_theta
-
-
-def peak_gib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def measure(estimator: str, given: argparse.Namespace, out: Path) -> None:
@@ -40,16 +36,22 @@ def measure(estimator: str, given: argparse.Namespace, out: Path) -> None:
     taught = Lessons(tokenizer, facts, "schematic", 128, torch.device("cpu"))
     lesson = taught.lesson(range(len(facts)))
     weights = lesson.documents.attention_mask[:, 1:].float()
-    before, seconds = peak_gib(), []
-    for _ in range(given.repeats):
+    found, seconds = None, []
+
+    def step() -> None:
+        nonlocal found
         started = time.perf_counter()
         found = theta.hypergradient(HYPERGRADIENTS[estimator], lesson, weights)
         seconds.append(time.perf_counter() - started)
+
+    extra = extra_peak_gib(step, model)
+    for _ in range(given.repeats - 1):
+        step()
     save_file({"gradient": found.weight_gradient}, out / f"{estimator}.safetensors")
     figures = {
         "seconds": statistics.median(seconds),
         "all_seconds": seconds,
-        "extra_peak_gib": peak_gib() - before,
+        "extra_peak_gib": extra,
         "task_loss": float(found.task_loss),
         "tokens": int(lesson.documents.attention_mask.sum()),
     }
@@ -76,7 +78,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         for estimator in HYPERGRADIENTS:
-            command = [sys.executable, "-W", "ignore", __file__, *sys.argv[1:], "--measure", estimator]
+            command = [
+                sys.executable,
+                "-W",
+                "ignore",
+                "-m",
+                "scripts.bench.hypergradient",
+                *sys.argv[1:],
+                "--measure",
+                estimator,
+            ]
             subprocess.run([*command, "--scratch", folder], check=True)
             figures[estimator] = json.loads((scratch / f"{estimator}.json").read_text())
         gradients = {name: load_file(scratch / f"{name}.safetensors")["gradient"] for name in figures}

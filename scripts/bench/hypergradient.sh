@@ -2,4 +2,4 @@
 # jvp and finite differences against double backward: seconds, extra peak memory, agreement, in one run.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../env.sh"
-exec "$PYTHON" "$ROOT/scripts/bench/hypergradient.py" "$@"
+exec "$PYTHON" -W ignore -m scripts.bench.hypergradient "$@"

@@ -7,7 +7,6 @@ fails where a float32 hypergradient's cosine to the published one is below 0.999
 """
 
 import argparse
-import gc
 import json
 import statistics
 import subprocess
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from scripts.bench import published_step
 from scripts.bench.alternate import alternate
+from scripts.bench.memory import extra_peak_gib
 from taalm.benchmarks.lama_ckl import data_folder
 from taalm.checkpoint import write_text
 from taalm.facts import read_facts
@@ -103,31 +103,16 @@ MEMORY = {  # name -> (algorithm, warm-up steps, K)
 }
 
 
-def resident_gib(which: str) -> float:
-    """VmRSS (now) or VmHWM (the highest since it was reset) of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(which)) / 2**20
-
-
-def extra_peak_gib(step: Callable[[], object]) -> float:
-    """What `step` takes at its highest beside what is resident before it. Linux only."""
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
-    before = resident_gib("VmRSS")
-    step()
-    return resident_gib("VmHWM") - before
-
-
 def measure_memory(name: str, given: argparse.Namespace) -> float:
     """GiB that one meta-step takes beside the loaded model; its process does nothing else."""
     algorithm, warmup_steps, steps = MEMORY[name]
     inner = InnerConfig(warmup_steps=warmup_steps, steps=steps, mode="independent", token_budget=given.token_budget)
     theta, lesson = load_ours(given, "fp32", inner)
     if algorithm == "ours":
-        return extra_peak_gib(lambda: ours(theta, lesson))
+        return extra_peak_gib(lambda: ours(theta, lesson), theta.model)
     model = published_step.load(given.model, given.r, theta.theta_0)
     given_all = (lesson.documents, lesson.probes, ones(lesson), inner)
-    return extra_peak_gib(lambda: published_step.hypergradient(model, *given_all))
+    return extra_peak_gib(lambda: published_step.hypergradient(model, *given_all), model)
 
 
 def memory() -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from taalm.errors import UserError
 from taalm.losses import target_mask
 from taalm.meta.at_theta_0 import AtTheta0
 from taalm.meta.hypergradient import Hypergradient, InnerProblem, TokenLosses, adapt
@@ -54,6 +55,10 @@ class Theta:
         self.model, self.inner, self.task = model, inner, task
         self.theta_0 = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = make_optimizer(inner)
+        self.checkpoint: bool = getattr(model, "is_gradient_checkpointing", False)
+        if self.checkpoint:  # transformers' own would run layers again without the parameters they were called with
+            model.gradient_checkpointing_disable()
+            model.disable_input_require_grads()
         self.split = SplitModel(model)
         self.by_layers = LayerwiseGradients(self.split)
         self.at_start = AtTheta0(self.split, self.theta_0)
@@ -76,6 +81,12 @@ class Theta:
 
     def problem(self, lesson: Lesson, together: int = 1) -> InnerProblem:
         """The inner problem of learning this lesson's documents in one theta', or `together` in one each."""
+        layerwise = self.by_layers.works_for(lesson.documents)
+        if self.checkpoint and not layerwise:
+            raise UserError(
+                "gradient_checkpointing of theta: this model's layers cannot be run one by one in meta-steps; "
+                "leave it out and lower the inner token_budget or outer max_length"
+            )
         judge = objective(self.logits, self.task, self.theta_0, lesson.probes, lesson.unrelated, lesson.retained)
         return InnerProblem(
             token_losses=self.token_losses(lesson.documents),
@@ -86,7 +97,8 @@ class Theta:
             steps=self.inner.steps,
             together=together,
             start=self.at_start.known(lesson.documents),
-            by_layers=partial(self.by_layers, lesson.documents) if self.by_layers.works_for(lesson.documents) else None,
+            by_layers=partial(self.by_layers, lesson.documents) if layerwise else None,
+            checkpoint=self.checkpoint,
         )
 
     def _parts(self, lesson: Lesson, weights: Tensor) -> Iterator[Part]:

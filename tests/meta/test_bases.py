@@ -54,6 +54,25 @@ def test_all_hypergradients_agree_in_float32(folder, adapter):
         assert relative(found[name], found["double_backward"]) < bound, name
 
 
+def test_checkpointing_gives_the_same_hypergradients_and_is_refused_where_layers_cannot_run_alone(folder):
+    found = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        config = ModelConfig(name=str(folder), r=2, precision="fp32", gradient_checkpointing=checkpointing)
+        model, _ = load_theta(config)
+        theta, taught = (
+            Theta(model.train(), InnerConfig(lr=1e-2, eps=1e-6, steps=2), ObjectiveConfig()),
+            lesson("right"),
+        )
+        if checkpointing and "gpt2" in str(folder):
+            with pytest.raises(UserError, match="gradient_checkpointing of theta"):
+                theta.problem(taught)
+            return
+        weights = weights_for(taught.documents).float()
+        found.append(theta.hypergradient(HYPERGRADIENTS["jvp"], taught, weights).weight_gradient)
+    assert relative(*found) < 5e-3
+
+
 def test_a_phi_trains_on_kadapter_by_finite_differences(folder, sample_folder, tmp_path):
     training = trainer(folder, sample_folder, tmp_path, adapter="kadapter", precision="fp32")
     before = training.phi.head.weight.clone()

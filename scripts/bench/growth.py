@@ -1,0 +1,115 @@
+"""How a meta-step's seconds and memory grow with documents, tokens, K, adapter rank and model size.
+
+Every point is a process of its own: seconds are the median of several steps after one that does not count (what theta_0
+makes of the documents is then known), memory is what the first step takes beside the weights. Model sizes are Llamas of
+random weights with the packaged tokenizer, the last of the packaged model's size. The command fails where seconds are
+not linear in tokens.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from scripts.bench.alternate import alternate
+from scripts.bench.memory import extra_peak_gib
+from scripts.bench.meta_step import ones, ours
+from taalm.benchmarks.lama_ckl import data_folder
+from taalm.checkpoint import write_text
+from taalm.facts import read_facts
+from taalm.meta.inner import InnerConfig
+from taalm.meta.lessons import Lessons
+from taalm.meta.objectives import ObjectiveConfig
+from taalm.meta.problem import Theta
+from taalm.models.base import ModelConfig, load_theta, load_tokenizer
+from taalm.models.precision import keep_freed_memory
+
+SIZES = {"tiny": (96, 4), "small": (192, 8), "middle": (384, 16), "135M": (576, 30)}  # width, layers
+USUAL = {"documents": 8, "repeated": 1, "steps": 1, "r": 16, "size": ""}
+GROWTH = {
+    "documents": (2, 4, 8, 16, 24),
+    "repeated": (1, 2, 3, 4),  # every document several times over: more tokens in each
+    "steps": (1, 2, 4),
+    "r": (4, 16, 64),
+    "size": tuple(SIZES),
+}
+LOWEST_R2 = 0.95
+
+
+def random_model(size: str, model: str, folder: Path) -> str:
+    """A Llama of that size with random weights and the tokenizer of `model`."""
+    width, layers = SIZES[size]
+    tokenizer = load_tokenizer(model)
+    shape = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=width * 8 // 3, num_hidden_layers=layers,
+        num_attention_heads=width // 48, num_key_value_heads=width // 48, tie_word_embeddings=True,
+    )  # fmt: skip
+    LlamaForCausalLM(shape).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def point(given: argparse.Namespace, at: dict) -> dict:
+    """Seconds and GiB of one meta-step."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        name = random_model(at["size"], given.model, Path(folder)) if at["size"] else given.model
+        model, tokenizer = load_theta(ModelConfig(name=name, r=at["r"], precision="fp32"))
+    facts = read_facts(data_folder(given.data, given.model) / "to_learn.jsonl")[: at["documents"]]
+    facts = [replace(fact, evidence=" ".join([fact.evidence] * at["repeated"])) for fact in facts]
+    lessons = Lessons(tokenizer, facts, "schematic", 1024, torch.device("cpu"))
+    theta = Theta(model, InnerConfig(steps=at["steps"], mode="independent", eps=1e-6), ObjectiveConfig())
+    lesson = lessons.lesson(range(len(facts)))
+    gib = extra_peak_gib(lambda: ours(theta, lesson), model)
+    seconds, _ = alternate({"step": lambda: ours(theta, lesson)}, given.repeats)
+    return {**at, "tokens": int(ones(lesson).sum()), "seconds": statistics.median(seconds["step"]), "gib": gib}
+
+
+def line(x: list[float], y: list[float]) -> tuple[float, float, float]:
+    """Slope, intercept and R^2 of the least-squares line."""
+    slope, intercept = statistics.linear_regression(x, y)
+    return slope, intercept, statistics.correlation(x, y) ** 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="", help="data folder; default TAALM_DATA, else the sample set")
+    parser.add_argument("--model", default="smollm2-135m", help="packaged name, folder or hub id")
+    parser.add_argument("--only", choices=GROWTH, action="append", help="these quantities alone")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--json", type=Path, default=Path("results/bench/growth.json"), help="file for the figures")
+    parser.add_argument("--point", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    keep_freed_memory()
+    if given.point:
+        print(json.dumps(point(given, json.loads(given.point))))
+        return
+    rows: dict[str, list[dict]] = {}
+    for quantity in given.only or GROWTH:
+        rows[quantity] = []
+        for value in GROWTH[quantity]:
+            at = json.dumps({**USUAL, quantity: value})
+            command = [sys.executable, "-W", "ignore", "-m", "scripts.bench.growth", *sys.argv[1:], "--point", at]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            rows[quantity].append(found := json.loads(done.stdout.splitlines()[-1]))
+            cost = f"{found['seconds']:7.2f} s {found['gib']:6.2f} GiB"
+            print(f"{quantity:10} {value!s:>7}  {found['tokens']:5} tokens {cost}")
+    measured = rows.get("documents", []) + rows.get("repeated", [])
+    fit = line([row["tokens"] for row in measured], [row["seconds"] for row in measured]) if measured else None
+    write_text(given.json, json.dumps({"rows": rows, "seconds_by_tokens": fit}, indent=1) + "\n")
+    if fit:
+        slope, intercept, r2 = fit
+        print(f"seconds = {intercept:.2f} + {slope * 1000:.2f} per thousand tokens, R2 {r2:.3f}")
+        if r2 < LOWEST_R2:
+            raise SystemExit(f"seconds are not linear in tokens: R2 {r2:.3f}, below {LOWEST_R2}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,8 @@
 """--dry_run: what a run would train and need, worked out on the meta device, without weights.
 
-The estimates are sums of tensors: weights as they are stored, AdamW's two moments and the gradient in float32, the
-states that the backward pass keeps in the layers that train, and the logits of one forward pass.
+The peak is a sum of tensors: weights as they are stored, what trains with its gradient and AdamW's two moments, what a
+pass keeps in the layers that train, the head's part and, on a CPU, the program itself. Measured peaks of the packaged
+model are within a fifth of it (docs/performance.md).
 """
 
 from collections.abc import Callable, Iterable
@@ -13,6 +14,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, LlamaConfig, PretrainedConfig
 
 from taalm.adapt import AdaptConfig
+from taalm.head_loss import CHUNK_BYTES
 from taalm.meta.inner import InnerConfig
 from taalm.meta.trainer import OuterConfig
 from taalm.models.base import ModelConfig, add_adapter, add_lora, frozen_level, language_model_class, load_pretrained
@@ -32,7 +34,8 @@ SHAPES: dict[str, dict] = {
     },
 }
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # a weight, its block's 8-bit scale, that scale's own scale
-KEPT_PER_LAYER = 34  # bytes per token and hidden unit that a layer keeps for the backward pass
+PROGRAM = 0.75 * 2**30  # on a CPU: the libraries and their working memory (a GPU's peak is counted without)
+SPARE = 1.1  # of what a pass keeps: what one layer's backward pass has at a time
 
 
 def shape_of(name: str) -> PretrainedConfig:
@@ -84,13 +87,31 @@ def theta_sizes(model: ModelConfig) -> Sizes:
     return sizes(model.name, model.adapter, lambda bare: add_adapter(bare, model), bf16, level=frozen_level(model))
 
 
-def kept(shape: PretrainedConfig, tokens: int, first_layer: int = 0, head: bool = True) -> list[tuple[str, str]]:
-    """What a forward pass over so many tokens keeps for the backward pass."""
+def kept(found: Sizes, tokens: float, r: int, first_layer: int = 0, checkpointing: bool = False) -> float:
+    """Bytes that a forward pass over so many tokens keeps for the backward pass, float32, in layers that train.
+
+    Of a token a layer keeps about 9 vectors of the hidden width (norms, attention), 4 of the feed-forward one and
+    LoRA's 7 of rank r; with checkpointing what enters it, and all of it in one layer at a time.
+    """
+    shape = found.shape
+    hidden, wide = shape.hidden_size, getattr(shape, "intermediate_size", None) or getattr(shape, "d_ff", 0)
     layers = shape.num_hidden_layers - first_layer
-    activations = tokens * shape.hidden_size * KEPT_PER_LAYER * layers
-    rows = [("activations", f"about {activations / 2**30:.1f} GiB for {tokens} tokens in {layers} layers")]
-    logits = tokens * shape.vocab_size * 4 * 3  # logits, their softmax, its gradient
-    return [*rows, ("logits", f"{logits / 2**30:.1f} GiB")] if head else rows
+    one = 9 * hidden + 4 * (wide or 4 * hidden) + 7 * r
+    return tokens * 4 * SPARE * (layers * hidden + one if checkpointing else layers * one)
+
+
+def head_bytes(found: Sizes, tokens: float, trains: bool) -> float:
+    """What the head takes: logits, softmax and gradient of all tokens where it trains, else of a chunk."""
+    logits = tokens * found.shape.vocab_size * 4
+    return 3 * (logits if trains else min(logits, CHUNK_BYTES))
+
+
+def program(device: str) -> float:
+    return PROGRAM if resolve_device(device).type == "cpu" else 0.0
+
+
+def gib(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB"
 
 
 def text(rows: Iterable[tuple[str, str]]) -> str:
@@ -101,12 +122,18 @@ def describe(model: ModelConfig, adapt: AdaptConfig, documents: int) -> str:
     """Sizes and estimates of adapting `model` to so many documents, as lines of text."""
     found = theta_sizes(model)
     updates = -(-documents // adapt.batch_size)
-    first = model.first_layer if model.adapter in ("lora", "qlora") else 0
+    lora = model.adapter in ("lora", "qlora")
+    tokens = min(max(adapt.token_budget, adapt.max_length), adapt.batch_size * (adapt.max_length or adapt.token_budget))
+    training = found.trained * 16
+    passing = kept(found, tokens, model.r, model.first_layer if lora else 0, model.gradient_checkpointing)
+    head = head_bytes(found, tokens, trains=frozen_level(model) == 0)
+    peak = program(model.device) + found.weights + training + passing + head
     return text(
         [
             *found.rows(model.name, model.adapter),
-            ("optimizer", f"{found.trained * 12 / 2**30:.1f} GiB (AdamW's moments and the gradient, float32)"),
-            *kept(found.shape, max(adapt.token_budget, adapt.max_length), first),
+            ("training", f"{gib(training)} (what trains, its gradient and AdamW's moments, float32)"),
+            ("activations", f"{gib(passing)} for {tokens} tokens, and {gib(head)} at the head"),
+            ("peak", f"about {gib(peak)}"),
             ("steps", f"{updates} updates an epoch, {updates * adapt.epochs} in all ({documents} documents)"),
         ]
     )
@@ -115,7 +142,7 @@ def describe(model: ModelConfig, adapt: AdaptConfig, documents: int) -> str:
 def describe_training(
     theta: ModelConfig, phi: TrainAttentionConfig, inner: InnerConfig, outer: OuterConfig, documents: int
 ) -> str:
-    """Sizes and estimates of training phi, as lines of text."""
+    """Sizes and estimates of training phi, as lines of text. Documents are taken to be half of max_length."""
     base = theta_sizes(theta)
     bf16 = wants_bf16(phi.precision, resolve_device(theta.device))
     backbone = AutoModelForTextEncoding if shape_of(phi.backbone).is_encoder_decoder else AutoModel
@@ -123,20 +150,32 @@ def describe_training(
         phi.backbone, "qlora" if phi.four_bit else "lora",
         lambda bare: add_lora(bare, phi.r, phi.alpha, phi.dropout, task_type=None), bf16, backbone, phi.layers,
     )  # fmt: skip
-    rows = 1 if inner.mode == "independent" else outer.batch_size
-    copies = 4 + 3 * inner.steps  # theta', its moments, u; each differentiated step's parameters, gradient and state
-    first = theta.first_layer if theta.adapter in ("lora", "qlora") else 0
+    lora = theta.adapter in ("lora", "qlora")
+    length = outer.max_length / 2
+    if inner.mode == "joint":
+        side_by_side, tokens = 1.0, outer.batch_size * length
+    else:
+        side_by_side = max(1.0, min(inner.token_budget / inner.steps / length, outer.batch_size)) if lora else 1.0
+        tokens = side_by_side * length
+    copies = 6 + inner.steps  # theta', its moments, u, the adjoint; each differentiated step's gradient
+    steps = side_by_side * copies * base.trained * 4
+    first = theta.first_layer if lora else 0
+    passing = kept(base, tokens, theta.r, first, theta.gradient_checkpointing) + head_bytes(base, tokens, False)
+    training = learned.trained * 16
+    read = kept(learned, outer.batch_size * outer.max_length, phi.r, 0, phi.gradient_checkpointing)
+    peak = program(theta.device) + base.weights + steps + passing + learned.weights + training + read
     epoch = -(-documents // outer.batch_size)
     return text(
         [
             ("theta", ""),
             *base.rows(theta.name, theta.adapter),
-            ("inner steps", f"{copies * base.trained * 4 / 2**30:.1f} GiB ({inner.steps} differentiated, float32)"),
-            *kept(base.shape, rows * outer.max_length, first),
+            ("inner steps", f"{gib(steps)} ({copies} copies of what trains, {side_by_side:.0f} theta' side by side)"),
+            ("activations", f"{gib(passing)} for {tokens:.0f} tokens"),
             ("phi", ""),
             *learned.rows(phi.backbone, "qlora" if phi.four_bit else "lora"),
-            ("optimizer", f"{learned.trained * 12 / 2**30:.1f} GiB (AdamW's moments and the gradient, float32)"),
-            *kept(learned.shape, outer.batch_size * outer.max_length, head=False),
+            ("training", f"{gib(training)} (what trains, its gradient and AdamW's moments, float32)"),
+            ("activations", f"{gib(read)} for {outer.batch_size * outer.max_length} tokens"),
+            ("peak", f"about {gib(peak)}"),
             ("steps", f"{outer.steps} outer steps of {outer.batch_size} documents; {epoch} go through all {documents}"),
         ]
     )

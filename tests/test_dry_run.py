@@ -1,5 +1,9 @@
 """Run: pytest tests/test_dry_run.py. --dry_run counts what trains, without weights."""
 
+import json
+import re
+import subprocess
+import sys
 from importlib import import_module
 
 import pytest
@@ -52,3 +56,21 @@ def test_the_count_is_that_of_the_loaded_model(adapter, tiny_folder):
     model, _ = load_theta(config)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     assert f"({adapter}; {trained:,})" in describe(config, AdaptConfig(), 10)
+
+
+@pytest.mark.parametrize("first_layer", [0, 15])
+def test_the_peak_of_a_real_run_is_within_a_fifth(first_layer, sample_folder, tmp_path):
+    given = [
+        "--data", str(sample_folder), "--method", "finetune", "--limit", "32", "--adapt.epochs", "1", "--quiet", "true",
+        "--adapt.batch_size", "32", "--adapt.max_length", "64", "--adapt.token_budget", "512", "--out", str(tmp_path),
+        "--model.precision", "fp32", "--model.first_layer", str(first_layer), "--name", "run",
+    ]  # fmt: skip
+    ran = [
+        subprocess.run(
+            [sys.executable, "-m", "taalm.evaluate", *given, *more], check=True, capture_output=True, text=True
+        ).stdout
+        for more in ([], ["--dry_run", "true"])
+    ]
+    expected = float(re.search(r"peak +about ([\d.]+) GiB", ran[1])[1])
+    measured = json.loads((tmp_path / "run.json").read_text())["summary"]["peak_gib"]
+    assert abs(expected - measured) < 0.2 * measured, (expected, measured)

@@ -109,6 +109,10 @@ def freeze_linears(model: nn.Module, bf16: bool) -> None:
             module.__class__ = FrozenLinear
             if bf16 and module is not head:
                 module.weight.data = module.weight.data.bfloat16()
+    if bf16:  # the others still lie in the file of weights, all of which would stay in memory with them
+        for parameter in model.parameters():
+            if parameter.dtype == torch.float32:
+                parameter.data = parameter.data.clone()
 
 
 def rounds_to_bf16(model: nn.Module) -> bool:

@@ -197,6 +197,7 @@ def main(arguments: list[str]) -> None:
         "method": config.method,
         "phi": config.phi or None,
         "facts": len(evaluation.facts),
+        "documents": lama_ckl.documents_by_fact(evaluation.facts),
         "eval_result": adaptation.history,
         "loss_by_step": adaptation.losses_by_step,
         "summary": earlier | summary,

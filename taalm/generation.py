@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import GenerationConfig
 
 from taalm import processes
-from taalm.models.kadapter import KAdapterConfig
 from taalm.models.split import SplitModel
 from taalm.text import Encoded, by_length, collate, pad_token, start_token
 
@@ -39,12 +37,6 @@ def _encode(split: SplitModel, tokenizer: Any, texts: Sequence[str], input_lengt
     return [Encoded(tuple(ids), (False,) * len(ids)) for ids in found]
 
 
-def _caches(split: SplitModel) -> bool:
-    """Whether past states may be kept; a decoder's K-Adapter reads the whole text in every pass."""
-    adapters = split.model.peft_config.values() if isinstance(split.model, PeftModel) else ()
-    return split.seq2seq or not any(isinstance(adapter, KAdapterConfig) for adapter in adapters)
-
-
 @torch.no_grad()
 def generate(
     split: SplitModel, tokenizer: Any, texts: Sequence[str], input_length: int, output_length: int,
@@ -60,7 +52,7 @@ def generate(
     parts = [part for part, _ in processes.in_step(by_length([len(row) for row in rows], batch_size))]
     device = next(split.model.parameters()).device
     settings = GenerationConfig(
-        max_new_tokens=output_length, num_beams=beams, do_sample=False, use_cache=_caches(split),
+        max_new_tokens=output_length, num_beams=beams, do_sample=False, use_cache=True,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=pad_token(tokenizer),
         decoder_start_token_id=start_token(tokenizer) if split.seq2seq else None,
     )  # fmt: skip

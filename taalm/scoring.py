@@ -74,6 +74,7 @@ class ProbeBatches:
     ) -> "ProbeBatches":
         """Collate, on the model's device, with the states of its frozen layers where it has such layers."""
         device = next(split.model.parameters()).device
+        rows = [row.up_to_answer() for row in rows]
         parts = by_tokens(range(len(rows)), [len(row) for row in rows], token_budget)[::-1]  # the longest first
         indices = [part for part, _ in processes.in_step(parts)]
         batches = (collate([rows[i] for i in part], pad_id, padding_side).to(device) for part in indices)

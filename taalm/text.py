@@ -28,6 +28,11 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.input_ids)
 
+    def up_to_answer(self) -> "Encoded":
+        """Without what follows the answer: a causal model's logits there do not depend on it."""
+        end = max((place + 1 for place, answers in enumerate(self.answer) if answers), default=len(self))
+        return replace(self, input_ids=self.input_ids[:end], answer=self.answer[:end])
+
 
 @dataclass(frozen=True)
 class Batch:

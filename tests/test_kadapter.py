@@ -103,3 +103,21 @@ def test_a_saved_folder_loads_in_a_fresh_process(tmp_path):
 def test_a_layer_that_is_not_there_is_refused():
     with pytest.raises(UserError, match="layer 15"):
         adapted("llama", layers=[1, 15, -1])
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_generation_with_past_keys_kept_says_the_same(kind, beams):
+    model = adapted(kind, scale=3.0, blocks=2).eval()
+    ids, mask = torch.tensor([[2, 2, 0, 8, 3], [0, 5, 9, 11, 7]]), torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    said = {}
+    for cache in (False, True):
+        said[cache] = model.generate(
+            input_ids=ids, attention_mask=mask, max_new_tokens=12, num_beams=beams, do_sample=False, use_cache=cache,
+            pad_token_id=2, output_scores=True, return_dict_in_generate=True,
+        )  # fmt: skip
+    assert torch.equal(said[True].sequences, said[False].sequences)
+    torch.testing.assert_close(torch.stack(said[True].scores), torch.stack(said[False].scores), rtol=1e-4, atol=1e-4)
+    with model.disable_adapter():
+        other = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=12, num_beams=beams, do_sample=False)
+    assert not torch.equal(other, said[True].sequences)

@@ -1,5 +1,6 @@
 """LAMA-ckl (TAALM, section 4): which files to read, and every number that is reported."""
 
+import hashlib
 import math
 import os
 import statistics
@@ -68,6 +69,11 @@ def set_metrics(scores: Sequence[ProbeScore], name: str) -> dict[str, float | No
 def outcomes(facts: Sequence[Fact], scores: Sequence[ProbeScore]) -> dict[str, list[float]]:
     """uuid -> [accuracy, NLL] of every probe."""
     return {f.uuid: [s.accuracy, round(s.nll, 4)] for f, s in zip(facts, scores, strict=True)}
+
+
+def documents_by_fact(facts: Sequence[Fact]) -> dict[str, str]:
+    """uuid -> a short hash of the document; facts of one document have the same."""
+    return {fact.uuid: hashlib.sha256(fact.evidence.encode()).hexdigest()[:12] for fact in facts}
 
 
 def macro_accuracy(facts: Sequence[Fact], accuracy: Mapping[str, float]) -> float | None:

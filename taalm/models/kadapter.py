@@ -16,7 +16,7 @@ from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import PeftType, register_peft_method
 from torch import Tensor, nn
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicLayer
 
 from taalm.errors import UserError
 from taalm.models.split import decoder_layers
@@ -56,21 +56,21 @@ class KAdapterConfig(PeftConfig):
 class _Taken:
     """What a layer of the base model was called with in the present forward pass."""
 
-    def __init__(self, layer: nn.Module, index: int):
-        self.index = index
+    def __init__(self, layer: nn.Module):
         self.state: Tensor | None = None
         self.args: tuple = ()
         self.kwargs: dict[str, Any] = {}
         layer.register_forward_pre_hook(self._take, with_kwargs=True)
 
     def _take(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        for cache in (*args, *kwargs.values()):
-            if isinstance(cache, Cache) and cache.get_seq_length(self.index) > 0:
-                raise UserError("K-Adapter reads the whole text in every pass; generate with use_cache=False")
         self.state = args[0] if args else kwargs["hidden_states"]
-        self.args = tuple(None if isinstance(value, Cache) else value for value in args[1:])
-        dropped = {key for key, value in kwargs.items() if key == "hidden_states" or isinstance(value, Cache)}
-        self.kwargs = {key: value for key, value in kwargs.items() if key not in dropped}
+        self.args, self.kwargs = args[1:], {key: value for key, value in kwargs.items() if key != "hidden_states"}
+
+    def make_room(self, count: int) -> None:
+        """For so many layers in the cache of past keys, where there is one."""
+        for cache in (*self.args, *self.kwargs.values()):
+            if isinstance(cache, Cache):
+                cache.layers.extend(DynamicLayer() for _ in range(count - len(cache.layers)))
 
 
 class KAdapterLayer(nn.Module, BaseTunerLayer):
@@ -86,6 +86,7 @@ class KAdapterLayer(nn.Module, BaseTunerLayer):
         self.settings: dict[str, KAdapterConfig] = {}
         self.share = 1.0  # see taalm.scaling
         self.taken: dict[str, list[_Taken]] = {}
+        self.cached_layers: dict[str, int] = {}
         self.update_layer(adapter_name, config, model)
 
     def update_layer(self, adapter_name: str, config: KAdapterConfig, model: nn.Module) -> None:
@@ -95,13 +96,17 @@ class KAdapterLayer(nn.Module, BaseTunerLayer):
             if not -1 <= index < len(layers):
                 raise UserError(f"K-Adapter layer {index}: the model has hidden states 0 to {len(layers) - 1}, and -1")
         self.settings[adapter_name] = config
-        self.taken[adapter_name] = [_Taken(layers[index], index % len(layers)) for index in config.layers]
-        made = nn.ModuleDict()
+        self.taken[adapter_name] = [_Taken(layers[index]) for index in config.layers]
+        made, place = nn.ModuleDict(), max(self.cached_layers.values(), default=len(layers))
         for number in range(len(config.layers)):
             for depth in range(config.blocks):
                 block = type(layers[0])(model.config, layer_idx=0)
+                for module in block.modules():
+                    if hasattr(module, "layer_idx"):  # its own place in a cache, after the base model's layers
+                        module.layer_idx = place + len(made)
                 block.apply(model._init_weights)
                 made[f"{number}_{depth}"] = block
+        self.cached_layers[adapter_name] = place + len(made)
         weight = self.base_layer.weight
         self.kadapter_blocks[adapter_name] = made.to(weight.device)
         self.kadapter_norm[adapter_name] = nn.LayerNorm(weight.shape[-1]).to(weight.device)
@@ -116,6 +121,7 @@ class KAdapterLayer(nn.Module, BaseTunerLayer):
             config, output = self.settings[name], torch.zeros_like(last)
             for number, (index, taken) in enumerate(zip(config.layers, self.taken[name], strict=True)):
                 output = output + (last if index == -1 else taken.state)
+                taken.make_room(self.cached_layers[name])
                 for depth in range(config.blocks):
                     found = self.kadapter_blocks[name][f"{number}_{depth}"](output, *taken.args, **taken.kwargs)
                     output = found[0] if isinstance(found, tuple) else found

@@ -1,0 +1,139 @@
+"""95 % intervals of LAMA-ckl results: `python -m taalm.intervals results/final --against finetune`.
+
+Results whose names differ in the seed alone (finetune_s42, finetune_s43) are one method. A paired bootstrap (Efron and
+Tibshirani 1993, chapter 10) draws documents, with all facts of a document together, and seeds, both with replacement;
+every method sees the same draws of facts, and of seeds where it has the same ones. Values are of the final epoch.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from taalm.config import run_entry
+from taalm.errors import UserError
+from taalm.results import Result, some_results
+
+SEED = re.compile(r"_s(?:eed)?(\d+)$")
+DRAWS = 10_000
+
+
+@dataclass(frozen=True)
+class Method:
+    """Final accuracies of all seeds of a method."""
+
+    seeds: tuple[int, ...]
+    learned: np.ndarray  # (seeds, TO-LEARN facts)
+    kept: np.ndarray  # (seeds, NOT-TO-FORGET facts)
+    before: float  # do-nothing's Total
+
+    def totals(self, draws: "Draws") -> np.ndarray:
+        """Total Knowledge of every draw, (draws,)."""
+        seeds = draws.seeds(self.seeds)
+        return (seeds @ self.learned * draws.facts).sum(1) + (seeds @ self.kept * draws.known).sum(1)
+
+    @property
+    def total(self) -> float:
+        return float(self.learned.mean() + self.kept.mean())
+
+
+class Draws:
+    """The shares of facts and seeds in every draw; each row sums to 1."""
+
+    def __init__(self, documents: Sequence[str], known: int, draws: int = DRAWS, seed: int = 0):
+        self.rng, self.count = np.random.default_rng(seed), draws
+        names = {name: index for index, name in enumerate(dict.fromkeys(documents))}
+        drawn = self.rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
+        facts = drawn[:, [names[name] for name in documents]].astype(float)
+        self.facts = facts / facts.sum(1, keepdims=True)
+        self.known = self.rng.multinomial(known, np.full(known, 1 / known), size=draws) / known
+        self._seeds: dict[tuple[int, ...], np.ndarray] = {}
+
+    def seeds(self, seeds: tuple[int, ...]) -> np.ndarray:
+        """(draws, seeds); the same for all methods with these seeds."""
+        if seeds not in self._seeds:
+            count = len(seeds)
+            self._seeds[seeds] = self.rng.multinomial(count, np.full(count, 1 / count), size=self.count) / count
+        return self._seeds[seeds]
+
+
+def _final(result: Result, name: str, uuids: Sequence[str]) -> list[float]:
+    history = result["eval_result"]
+    last = history[max(history, key=int)][name]
+    return [last[uuid][0] for uuid in uuids]
+
+
+def methods(results: Mapping[str, Result]) -> tuple[dict[str, Method], list[str], int]:
+    """The methods by name; the document of every TO-LEARN fact; how many NOT-TO-FORGET facts there are.
+
+    Raises UserError where results do not ask the same facts.
+    """
+    by_name: dict[str, dict[int, Result]] = {}
+    for name, result in results.items():
+        found = SEED.search(name)
+        seed = int(found[1]) if found else int(result["config"].get("seed", 0))
+        by_name.setdefault(SEED.sub("", name), {})[seed] = result
+    for name, result in results.items():
+        if "to_learn" not in next(iter(result["eval_result"].values()), {}):
+            raise UserError(f"{name}: no result of LAMA-ckl (python -m taalm.evaluate); it has no outcomes by fact")
+    (first_name, first), *others = results.items()
+    start = next(iter(first["eval_result"].values()))
+    asked, known = list(start["to_learn"]), list(start["not_to_forget"])
+    for name, result in others:
+        entry = next(iter(result["eval_result"].values()))
+        if set(entry["to_learn"]) != set(asked) or set(entry["not_to_forget"]) != set(known):
+            raise UserError(f"{name} and {first_name} asked other facts; give a folder of results of the same ones")
+    found = {
+        name: Method(
+            tuple(sorted(seeds)),
+            np.array([_final(seeds[seed], "to_learn", asked) for seed in sorted(seeds)]),
+            np.array([_final(seeds[seed], "not_to_forget", known) for seed in sorted(seeds)]),
+            next(iter(seeds.values()))["framing"]["do-nothing"]["total"],
+        )
+        for name, seeds in by_name.items()
+    }
+    documents = first.get("documents", {})
+    return found, [documents.get(uuid, uuid) for uuid in asked], len(known)
+
+
+def interval(values: np.ndarray) -> str:
+    low, high = np.quantile(values, [0.025, 0.975])
+    return f"[{low:+.3f}, {high:+.3f}]"
+
+
+def table(results: Mapping[str, Result], against: str = "") -> str:
+    """A Markdown table: final Total, and its differences from do-nothing and from `against` with 95 % intervals."""
+    found, documents, known = methods(results)
+    if against and against not in found:
+        raise UserError(f"--against {against}: not here; there are {', '.join(found)}")
+    draws = Draws(documents, known)
+    titles = ["method", "seeds", "final Total", "minus do-nothing, 95 %"]
+    lines = [titles + ([f"minus {against}, 95 %"] if against else [])]
+    lines.append(["---"] * len(lines[0]))
+    base = found[against].totals(draws) if against else None
+    for name, method in sorted(found.items(), key=lambda item: -item[1].total):
+        totals = method.totals(draws)
+        gain = f"{method.total - method.before:+.3f} {interval(totals - method.before)}"
+        line = [name, str(len(method.seeds)), f"{method.total:.3f}", gain]
+        if base is not None:
+            line.append(f"{method.total - found[against].total:+.3f} {interval(totals - base)}")
+        lines.append(line)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m taalm.intervals", description="95 % intervals of results."
+    )
+    parser.add_argument("folder", type=Path, help="folder of result files")
+    parser.add_argument("--against", default="", help="the method that every other one is compared with too")
+    given = parser.parse_args(arguments)
+    print(table(some_results(given.folder), given.against))
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry(main))

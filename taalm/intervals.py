@@ -126,9 +126,7 @@ def table(results: Mapping[str, Result], against: str = "") -> str:
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m taalm.intervals", description="95 % intervals of results."
-    )
+    parser = argparse.ArgumentParser(prog="python -m taalm.intervals", description="95 % intervals of results.")
     parser.add_argument("folder", type=Path, help="folder of result files")
     parser.add_argument("--against", default="", help="the method that every other one is compared with too")
     given = parser.parse_args(arguments)

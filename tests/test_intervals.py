@@ -1,0 +1,71 @@
+"""Run: pytest tests/test_intervals.py. Bootstrap intervals: coverage, pairing, documents, seeds."""
+
+import numpy as np
+import pytest
+
+from taalm.errors import UserError
+from taalm.intervals import Draws, Method, main, methods, table
+from taalm.results import save_result
+
+
+def result(learned: list[float], kept: list[float], seed: int = 42, documents: list[str] | None = None) -> dict:
+    facts = {f"f{index}": [value, 1.0] for index, value in enumerate(learned)}
+    known = {f"k{index}": [value, 1.0] for index, value in enumerate(kept)}
+    start = {"to_learn": {uuid: [0.0, 1.0] for uuid in facts}, "not_to_forget": {uuid: [1.0, 1.0] for uuid in known}}
+    return {
+        "config": {"seed": seed},
+        "eval_result": {0: start, 1: {"to_learn": facts, "not_to_forget": known}},
+        "framing": {"do-nothing": {"total": 1.0}},
+        "documents": dict(zip(facts, documents or facts, strict=True)),
+    }
+
+
+def test_the_interval_of_a_mean_is_that_of_the_normal_distribution():
+    rng = np.random.default_rng(1)
+    learned = rng.random(400)
+    method = Method((1,), learned[None], np.ones((1, 50)), before=1.0)
+    totals = method.totals(Draws([str(index) for index in range(400)], 50))
+    assert abs(totals.mean() - method.total) < 0.002
+    assert totals.std() == pytest.approx(learned.std() / 20, rel=0.05)
+
+
+def test_facts_of_one_document_are_drawn_together():
+    learned = np.repeat([0.0, 1.0], 100)[None]
+    alone = Method((1,), learned, np.ones((1, 5)), 1.0)
+    apart = alone.totals(Draws([str(index) for index in range(200)], 5)).std()
+    together = alone.totals(Draws([str(index // 10) for index in range(200)], 5)).std()
+    assert together / apart == pytest.approx(10**0.5, rel=0.1)
+
+
+def test_methods_with_the_same_facts_are_compared_pairwise():
+    base = np.random.default_rng(2).random(60) / 2
+    results = {
+        "a_s42": result(list(base), [1.0] * 8),
+        "a_s43": result(list(base), [1.0] * 8, 43),
+        "b_s42": result(list(base + 0.1), [1.0] * 8),
+        "b_s43": result(list(base + 0.1), [1.0] * 8, 43),
+    }
+    found, _, known = methods(results)
+    assert list(found) == ["a", "b"] and found["a"].seeds == (42, 43) and known == 8
+    rows = table(results, against="a").splitlines()
+    assert rows[2].startswith("| b | 2 |") and rows[2].endswith("| +0.100 [+0.100, +0.100] |")
+
+
+def test_seeds_that_differ_widen_the_interval():
+    same = Method((1, 2), np.full((2, 30), 0.5), np.ones((2, 5)), 1.0)
+    spread = Method((1, 2), np.stack([np.full(30, 0.2), np.full(30, 0.8)]), np.ones((2, 5)), 1.0)
+    draws = Draws([str(index) for index in range(30)], 5)
+    assert same.totals(draws).std() < 1e-9 < 0.1 < spread.totals(draws).std()
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path, capsys):
+    one, other = result([0.1, 0.2], [1.0]), result([0.1, 0.2, 0.3], [1.0])
+    with pytest.raises(UserError, match="other facts"):
+        table({"a_s1": one, "b_s1": other})
+    with pytest.raises(UserError, match="--against c: not here; there are a"):
+        table({"a_s1": one}, against="c")
+    with pytest.raises(UserError, match="no result of LAMA-ckl"):
+        table({"t": {"eval_result": {0: {"nll": 1.0}}, "config": {}}})
+    save_result(tmp_path / "a_s1.pkl", one)
+    main([str(tmp_path)])
+    assert "| a | 1 | 1.150 | +0.150 [" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from taalm.errors import UserError
 from taalm.methods import get_method, make_optimizer
 from taalm.models.base import ModelConfig, load_theta, position_limit
 from taalm.models.split import SplitModel
-from taalm.models.train_attention import TrainAttention
+from taalm.models.train_attention import RELEASED, TrainAttention
 from taalm.optimizers.recadam import RecAdamConfig
 from taalm.rehearsal import REHEARSALS, Rehearsal, ReviewConfig
 from taalm.review_text import sample_texts, without_probes
@@ -32,6 +32,7 @@ class CellConfig:
     """Adapt theta to documents with one method."""
 
     train_script: ClassVar[str] = "lama_ckl"  # of scripts/train_TA: makes this benchmark's phi
+    released: ClassVar[bool] = True  # whether the released phi suits its texts
 
     method: str = "finetune"
     """A method of taalm/methods.py (finetune, targeted, oracle, rho, recadam, review, ...), or several joined by +."""
@@ -43,7 +44,7 @@ class CellConfig:
     known_above: Share = 1.0
     """Tokens to which theta_0 gives at least this probability get weight 0 (known-token masking); 1 masks none."""
     phi: str = ""
-    """Folder of a trained phi for targeted; default the newest under --phi_runs."""
+    """Folder of a trained phi for targeted; default the newest under --phi_runs, else the released one."""
     phi_runs: str = "runs/train_ta/lama_ckl"
     """Where to look for a trained phi."""
     seed: int = 42
@@ -75,10 +76,12 @@ class Document(NamedTuple):
 
 
 def find_phi(config: CellConfig) -> Path:
-    """The phi that was given, or the newest trained one. Raises UserError, saying how to make one."""
+    """The phi that was given, the newest trained one, the released one. Raises UserError, saying how to make one."""
     if config.phi:
         return Path(config.phi)
     found = sorted(Path(config.phi_runs).glob("*/phi/model.safetensors"), key=lambda path: path.stat().st_mtime)
+    if not found and config.released and config.model.name in RELEASED:
+        return RELEASED[config.model.name]
     if not found:
         raise UserError(
             f"no trained phi under {config.phi_runs}; make one with "

@@ -35,10 +35,16 @@ NAMES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @dataclass
+class StreamCellConfig(CellConfig):
+    """A cell whose texts are single sentences that have an end."""
+
+    train_script: ClassVar[str] = "online_wiki"
+    released: ClassVar[bool] = False
+
+
+@dataclass
 class OnlineConfig:
     """Teach a model a stream of dated facts, one training call per date: python run.py --config FILE."""
-
-    train_script: ClassVar[str] = "online_wiki"  # of scripts/train_TA: makes phi
 
     model: str = "smollm2-135m"
     """A packaged model (smollm2-135m), a local folder or a hub id: an encoder-decoder (t5-base) or a decoder."""
@@ -181,7 +187,7 @@ def cell_config(config: OnlineConfig, seq2seq: bool) -> CellConfig:
         max_length=tokens,
     )
     phi_runs = config.phi_runs or f"runs/train_ta/online_wiki/{Path(config.model).name}"
-    return CellConfig(
+    return StreamCellConfig(
         method=method, model=model, adapt=adapt, rho=config.rho, recadam=config.recadam, review=ReviewConfig(),
         phi=config.phi, phi_runs=phi_runs, seed=config.seed, quiet=config.quiet,
     )  # fmt: skip

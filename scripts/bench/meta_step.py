@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--first_layer", type=int, default=0, help="LoRA from this layer up")
     parser.add_argument("--warmup_steps", type=int, default=1)
     parser.add_argument("--steps", type=int, default=1, help="differentiated steps (K)")
-    parser.add_argument("--token_budget", type=int, default=512, help="ours: padded tokens that learn side by side")
+    parser.add_argument("--token_budget", type=int, default=256, help="ours: padded tokens that learn side by side")
     parser.add_argument("--eps", type=float, default=1e-6, help="AdamW's; below 1e-6 float32 itself is off (docs)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, default=Path("results/bench/meta_step.json"), help="file for the figures")

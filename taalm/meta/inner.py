@@ -37,7 +37,7 @@ class InnerConfig:
     """Differentiated steps (K)."""
     mode: Literal["joint", "independent"] = "joint"
     """One theta' for the batch of documents (joint, cheaper) or one per document (independent, as published)."""
-    token_budget: PositiveInt = 512
+    token_budget: PositiveInt = 256
     """Independent: so many padded tokens learn side by side, divided by K (memory grows with it, seconds fall)."""
 
 

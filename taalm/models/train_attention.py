@@ -26,6 +26,8 @@ from taalm.models.base import add_lora, load_model, load_pretrained
 from taalm.models.precision import Precision, resolve_device
 from taalm.text import position_ids
 
+RELEASED = {"smollm2-135m": Path(__file__).parents[1] / "released" / "smollm2-135m"}  # by the model it is for
+
 
 @dataclass
 class TrainAttentionConfig:
@@ -130,8 +132,11 @@ class TrainAttention(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: str = "auto") -> "TrainAttention":
-        """Load what `save_pretrained` wrote, in eval mode. Raises UserError for a damaged or foreign folder."""
-        folder = Path(folder)
+        """Load what `save_pretrained` wrote, in eval mode; a model's name ("smollm2-135m") gives its released phi.
+
+        Raises UserError for a damaged or foreign folder.
+        """
+        folder = RELEASED.get(str(folder), Path(folder))
         try:
             described = json.loads((folder / "config.json").read_text())
             config = TrainAttentionConfig(**described["train_attention"])

@@ -1,0 +1,160 @@
+"""Teach a model one's own documents: `python -m taalm.adapt_documents docs.jsonl --out adapter`.
+
+A line of docs.jsonl is {"text": "..."}, with {"probe": "...", "answer": "..."} too where it shall be asked before and
+afterwards: `probe` is a sentence that states the fact and holds `answer`. The method is any of taalm/methods.py.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from taalm import processes
+from taalm.adapt import document_losses
+from taalm.cell import Cell, CellConfig, Document, resolve_model, settle_phi
+from taalm.checkpoint import write_text
+from taalm.config import parse, run_entry
+from taalm.dry_run import describe
+from taalm.errors import UserError
+from taalm.facts import occurrences, read_jsonl
+from taalm.models.base import save_adapter
+from taalm.models.precision import keep_freed_memory
+from taalm.models.split import SplitModel
+from taalm.run_folder import claim
+from taalm.scoring import ProbeBatches, score_batches
+from taalm.text import encode, pad_token
+from taalm.tracking import KEPT, start
+
+
+@dataclass
+class AdaptDocumentsConfig(CellConfig):
+    """Teach a model documents of one's own; the adapter is PEFT's."""
+
+    documents: str = ""
+    """A file of documents (JSONL); it may also stand without the flag."""
+    out: str = "adapter"
+    """Folder for the adapter, the report and the resumable state."""
+    method: str = "targeted"
+    """A method of taalm/methods.py, or several joined by +."""
+
+
+class Own(NamedTuple):
+    """One of the user's documents."""
+
+    document: Document
+    probe: str = ""
+    answer: tuple[int, int] = (0, 0)  # characters of the answer in the probe
+
+
+def read_documents(path: str) -> list[Own]:
+    """The documents of a file. Raises UserError, with file and line, for anything that is wrong."""
+    found = [_own(row, where) for where, row in read_jsonl(path)]
+    if not found:
+        raise UserError(f"{path}: holds no documents")
+    return found
+
+
+def _own(row: Any, where: str) -> Own:
+    if not isinstance(row, dict):
+        raise UserError(f'{where}: expected {{"text": ...}}, found {type(row).__name__}')
+    for name in ("text", "probe", "answer"):
+        value = row.get(name, "" if name != "text" else None)
+        if not isinstance(value, str) or (name == "text" and not value.strip()):
+            raise UserError(f"{where}: the field {name!r} must be text, found {value!r}")
+    probe, answer = row.get("probe", ""), row.get("answer", "")
+    if bool(probe) != bool(answer):
+        raise UserError(f"{where}: probe and answer go together; one of them is missing")
+    places = occurrences(probe, answer) if answer else [(0, 0)]
+    if not places:
+        raise UserError(f"{where}: the answer {answer!r} does not occur in the probe {probe!r}")
+    stated = occurrences(row["text"], answer) if answer else []
+    return Own(Document(row["text"], stated[0] if stated else None, where), probe, places[-1])
+
+
+class Questions:
+    """What the model makes of the documents and of their probes."""
+
+    def __init__(self, split: SplitModel, tokenizer: Any, own: Sequence[Own], max_length: int):
+        self.split, self.pad_id = split, pad_token(tokenizer)
+        self.rows = [encode(tokenizer, one.document.text, max_length=max_length or None) for one in own]
+        self.asked = [index for index, one in enumerate(own) if one.probe]
+        probes = [encode(tokenizer, own[index].probe, own[index].answer) for index in self.asked]
+        self.probes = ProbeBatches.make(probes, self.pad_id, split)
+
+    def answers(self) -> list[dict]:
+        """For every document its loss (nats per token) and, where it has a probe, accuracy and loss of the answer."""
+        losses = document_losses(self.split, self.rows, self.pad_id)
+        found: list[dict] = [{"loss": float(values.mean()) if len(values) else 0.0} for values in losses]
+        for index, score in zip(self.asked, score_batches(self.split, self.probes), strict=True):
+            found[index] |= {"answered": score.exact_match, "accuracy": score.accuracy, "answer_loss": score.nll}
+        return found
+
+
+def report(own: Sequence[Own], before: Sequence[dict], after: Sequence[dict]) -> dict:
+    """Before and after, by document; plain values."""
+    texts = [{"text": one.document.text, "probe": one.probe or None} for one in own]
+    return {
+        "documents": [
+            text | {"before": first, "after": last} for text, first, last in zip(texts, before, after, strict=True)
+        ]
+    }
+
+
+def describe_report(found: dict) -> str:
+    """The report as lines of text."""
+
+    def mean(when: str, key: str) -> float:
+        values = [row[when][key] for row in found["documents"] if key in row[when]]
+        return sum(values) / len(values)
+
+    lines = [f"loss of the documents: {mean('before', 'loss'):.3f} before, {mean('after', 'loss'):.3f} after"]
+    asked = [row for row in found["documents"] if row["probe"]]
+    if asked:
+        right = [sum(row[when]["answered"] for row in asked) for when in ("before", "after")]
+        lines.append(f"answered: {right[0]} of {len(asked)} before, {right[1]} after")
+    for row in asked:
+        was, now = ("right" if row[when]["answered"] else "wrong" for when in ("before", "after"))
+        change = f"{row['before']['answer_loss']:.2f} to {row['after']['answer_loss']:.2f} nats a token"
+        lines.append(f"  {was} before, {now} after ({change}): {row['probe']}")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> None:
+    if arguments and not arguments[0].startswith("-"):
+        arguments = ["--documents", *arguments]
+    config = parse(AdaptDocumentsConfig, "adapt_documents", arguments, "python -m taalm.adapt_documents")
+    if not config.documents:
+        raise UserError("which documents? python -m taalm.adapt_documents docs.jsonl")
+    processes.start(config.model.device)
+    own = read_documents(config.documents)
+    if config.dry_run:
+        print(describe(resolve_model(config), config.adapt, len(own)))
+        return
+    keep_freed_memory()
+    folder = Path(config.out)
+    settle_phi(config)
+    claim(folder, config, keep=("out", "quiet", "dry_run", *KEPT))
+    documents = [one.document for one in own]
+    cell = Cell(config, lambda: documents)
+    cell.log = start(config.track, folder.name, folder, config)
+    split, tokenizer = cell.load()
+    questions = Questions(split, tokenizer, own, config.adapt.max_length)
+
+    def evaluate(epoch: int) -> dict:
+        split.model.eval()
+        return {"answers": questions.answers()} if epoch in (0, config.adapt.epochs) else {}
+
+    adaptation = cell.adaptation(split, tokenizer, documents, evaluate, folder / "state.safetensors")
+    history = adaptation.run()
+    save_adapter(split.model, folder)
+    found = report(own, history[0]["answers"], history[config.adapt.epochs]["answers"])
+    if processes.is_main():
+        write_text(folder / "report.json", json.dumps(found | {"config": asdict(config)}, indent=1) + "\n")
+    print(describe_report(found))
+    print(f"adapter (PEFT) and report.json in {folder}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry(main))

@@ -1,0 +1,20 @@
+"""Run: pytest tests/test_docs.py. The Python of the documentation runs as it stands."""
+
+import re
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+def test_links_lead_somewhere_and_examples_run(page, tmp_path, monkeypatch):
+    text = (ROOT / "docs" / page).read_text()
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / "docs" / target).exists(), target
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):  # later blocks go on from earlier ones
+        exec(compile(block, page, "exec"), names)
+    if "trainer" in names:
+        assert names["trainer"].state.global_step == 2

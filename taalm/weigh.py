@@ -37,7 +37,7 @@ class WeighConfig:
     methods: list[str] = field(default_factory=lambda: ["targeted", "oracle", "surprisal"])
     """Methods whose weights are shown: targeted is phi, others oracle, rho, rho_theta0, surprisal, ner, tfidf."""
     phi: str = ""
-    """Folder of a trained phi; default the newest under phi_runs."""
+    """Folder of a trained phi; default the newest under phi_runs, else the released one."""
     phi_runs: str = "runs/train_ta/lama_ckl"
     """Where to look for a trained phi."""
     model: ModelConfig = field(default_factory=ModelConfig)

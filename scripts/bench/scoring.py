@@ -4,7 +4,7 @@ The harness (its `loglikelihood`, its own Hugging Face model class) gets each pr
 object as continuation, in float32, at several batch sizes; ours runs in float32, and in bfloat16 where the processor
 has it. *Again* is what an epoch of adaptation asks after the first one: the same probes of a theta that trains from
 layer 15 up, whose lower layers have been gone through. The command fails where a float32 result differs: all object
-tokens predicted or not, and their summed log probability. Needs `pip install lm-eval==0.4.13`.
+tokens predicted or not, and their summed log probability.
 """
 
 import argparse

@@ -16,8 +16,11 @@ from taalm import processes
 from taalm.checkpoint import plain, write_text
 from taalm.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = ROOT / "configs"
+_SOURCE = Path(__file__).resolve().parents[1]
+_IS_CHECKOUT = (_SOURCE / "configs").is_dir()
+ROOT = _SOURCE if _IS_CHECKOUT else Path.cwd()  # an installed package keeps its data where it is run
+SHIPPED = _SOURCE if _IS_CHECKOUT else Path(__file__).parent / "shipped"  # what comes with the project
+CONFIGS = SHIPPED / "configs"
 
 Config = TypeVar("Config")
 

@@ -17,7 +17,7 @@ from taalm.benchmarks.online_wiki import Lesson, date_kind, dates_of, read_lesso
 from taalm.benchmarks.relations import INVARIANT
 from taalm.cell import Cell, Document, settle_phi
 from taalm.checkpoint import write_jsonl
-from taalm.config import ROOT
+from taalm.config import ROOT, SHIPPED
 from taalm.errors import UserError
 from taalm.facts import MASK, read_facts
 from taalm.generation import generate
@@ -30,7 +30,7 @@ from taalm.seeds import derive_seed
 from taalm.text import Batch, by_length, collate, pad_token
 
 DOWNLOADED = "dataset_from_2019_to_2023/dataset_from_2019-1-1_to_2023-5-31_per_{version}"
-SAMPLE = ROOT / "data" / "sample" / "online_wiki"
+SAMPLE = SHIPPED / "data" / "sample" / "online_wiki"
 GAP_TEXTS = 256  # texts of a date that the representation gap is measured on
 
 

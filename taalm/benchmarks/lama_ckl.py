@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from taalm.benchmarks.lama_ckl_split import SplitConfig, default_folder, make_split
-from taalm.config import ROOT
+from taalm.config import SHIPPED
 from taalm.errors import UserError
 from taalm.facts import Fact, read_facts
 from taalm.scoring import ProbeScore
 
-SAMPLE = ROOT / "data" / "sample" / "lama_ckl"
+SAMPLE = SHIPPED / "data" / "sample" / "lama_ckl"
 
 
 def given_folder(data: str) -> Path:

@@ -1,0 +1,97 @@
+"""`taalm COMMAND ...`: all commands under one name; the same as `python -m taalm.COMMAND ...`."""
+
+import os
+from dataclasses import is_dataclass
+from importlib import import_module
+
+COMMANDS = {  # name -> what it does; the module is taalm.<name> unless another one stands below
+    "train_ta": "train Train-Attention: meta-learn a weight for every token",
+    "evaluate": "adapt a model to LAMA-ckl's documents with one method, and ask it every epoch",
+    "evaluate_twiki": "the same on TemporalWiki's three periods in sequence",
+    "run_online": "the online wiki stream: one training call per date",
+    "adapt_documents": "teach a model documents of your own",
+    "weigh": "show the weights of a text's tokens",
+    "results": "the table of a folder of results",
+    "intervals": "their 95 % intervals",
+    "plots": "their curves",
+    "report": "a page of all of it",
+    "reproduce": "the grid of docs/protocol.md",
+    "lama_ckl_split": "split LAMA-ckl's rows for a model",
+    "lama_pipeline": "make LAMA-ckl from LAMA's T-REx",
+    "download": "fetch the published data sets",
+}
+MODULES = {
+    "plots": "taalm.plots.__main__",
+    "lama_ckl_split": "taalm.benchmarks.lama_ckl_split",
+    "lama_pipeline": "taalm.benchmarks.lama_pipeline",
+}
+HELP = 'taalm COMMAND --help lists a command\'s flags; eval "$(taalm completion bash)" (or zsh) completes them.'
+
+
+def module_of(command: str) -> str:
+    return MODULES.get(command, f"taalm.{command}")
+
+
+def usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(["usage: taalm COMMAND [flags]", "", *lines, "", HELP])
+
+
+def flags_of(command: str) -> list[str]:
+    """The flags of a command that is configured by a dataclass of its module."""
+    from taalm.config import make_parser
+
+    module = import_module(module_of(command))
+    configs = [v for v in vars(module).values() if is_dataclass(v) and getattr(v, "__module__", "") == module.__name__]
+    found = [config for config in configs if isinstance(config, type) and config.__name__.endswith("Config")]
+    if not found:
+        return ["--help"]
+    actions = make_parser(found[-1], command, presets=True)._actions
+    return sorted({option for action in actions for option in action.option_strings if option.startswith("--")})
+
+
+def completion(shell: str) -> str:
+    """A script for bash or zsh that completes commands, flags and files."""
+    cases = "\n".join(f'        {name}) words="{" ".join(flags_of(name))}" ;;' for name in COMMANDS)
+    zsh = "autoload -U +X bashcompinit && bashcompinit\n" if shell == "zsh" else ""
+    return f"""{zsh}_taalm() {{
+    local current="${{COMP_WORDS[COMP_CWORD]}}" words=""
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        COMPREPLY=($(compgen -W "{" ".join(COMMANDS)} completion" -- "$current"))
+        return
+    fi
+    case "${{COMP_WORDS[1]}}" in
+{cases}
+        completion) words="bash zsh" ;;
+    esac
+    COMPREPLY=($(compgen -W "$words" -- "$current") $(compgen -f -- "$current"))
+}}
+complete -F _taalm taalm"""
+
+
+def main(arguments: list[str]) -> None:
+    from taalm.errors import UserError
+
+    command, *rest = arguments or ["--help"]
+    if command in ("--help", "-h", "help"):
+        print(usage())
+    elif command == "completion":
+        if rest not in (["bash"], ["zsh"]):
+            raise UserError("which shell? taalm completion bash, or taalm completion zsh")
+        print(completion(rest[0]))
+    elif command in COMMANDS:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        import_module(module_of(command)).main(rest)
+    else:
+        raise UserError(f"no command {command!r}; there are {', '.join(COMMANDS)}, completion")
+
+
+def run() -> None:
+    from taalm.config import run_entry
+
+    run_entry(main)
+
+
+if __name__ == "__main__":
+    run()

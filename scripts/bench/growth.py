@@ -100,7 +100,7 @@ def main() -> None:
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             rows[quantity].append(found := json.loads(done.stdout.splitlines()[-1]))
             cost = f"{found['seconds']:7.2f} s {found['gib']:6.2f} GiB"
-            print(f"{quantity:10} {value!s:>7}  {found['tokens']:5} tokens {cost}")
+            print(f"{quantity:10} {value!s:>7}  {found['tokens']:5} tokens {cost}", flush=True)
     measured = rows.get("documents", []) + rows.get("repeated", [])
     fit = line([row["tokens"] for row in measured], [row["seconds"] for row in measured]) if measured else None
     write_text(given.json, json.dumps({"rows": rows, "seconds_by_tokens": fit}, indent=1) + "\n")

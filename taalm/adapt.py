@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers.optimization import Adafactor
 
-from taalm import processes
+from taalm import processes, stopping
 from taalm.checkpoint import load_optimizer, load_parameters, load_state, optimizer_tensors, save_state, under
 from taalm.errors import UserError
 from taalm.losses import target_mask, weighted_mean
@@ -159,6 +159,7 @@ class Adaptation:
                 self.log({"train/loss": loss, "train/learning_rate": rate, "train/tokens_per_s": speed}, step)
                 if self.batch % self.config.save_every == 0:
                     self._save()
+                stopping.obey(self._save)
             self.epoch, self.batch = self.epoch + 1, 0
             mean_loss = math.fsum(self.losses) / len(self.documents)
             self.losses = []

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
-from taalm import processes
+from taalm import processes, stopping
 from taalm.checkpoint import plain, write_text
 from taalm.errors import UserError
 
@@ -132,6 +132,7 @@ def save_config(config: Any, path: Path) -> None:
 def run_entry(main: Callable[[list[str]], None]) -> None:
     """Run an entry point: errors that the user can fix become one sentence on stderr and exit code 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    stopping.listen()
     try:
         main(sys.argv[1:])
     except UserError as error:

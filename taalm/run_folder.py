@@ -1,5 +1,6 @@
 """A run's folder belongs to one configuration: going on with another one would mix two runs."""
 
+import fcntl
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,15 +22,39 @@ def flatten(values: dict, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+_locks: dict[Path, Any] = {}  # the folders that this process writes into
+
+
+def _lock(folder: Path) -> None:
+    """Keep other processes out of the folder until this one ends, however it ends. Raises UserError where one is in."""
+    place = folder.resolve()
+    if place in _locks:
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    handle = (place / ".lock").open("w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        raise UserError(
+            f"{folder}: another process is at work on this run; wait for it, or give this one another name"
+        ) from None
+    except OSError:  # a file system without locks
+        handle.close()
+        return
+    _locks[place] = handle
+
+
 def claim(folder: Path, config: Any, keep: Sequence[str] = ()) -> None:
     """Write `config` into the folder as config.yaml, or check that it is the one that lies there.
 
     The settings named in `keep` may differ (a run may be made longer). Raises UserError, naming the first setting
     that differs, for another run's folder. A setting that the run did not know counts as its default. A run that left
-    nothing but its config.yaml holds no claim.
+    nothing but its config.yaml holds no claim. While this process lives no other one can claim the folder.
     """
     path = folder / "config.yaml"
     if processes.is_main():
+        _lock(folder)
         _refuse_another(folder, path, config, keep)
         save_config(config, path)
     processes.wait()
@@ -37,7 +62,9 @@ def claim(folder: Path, config: Any, keep: Sequence[str] = ()) -> None:
 
 def _refuse_another(folder: Path, path: Path, config: Any, keep: Sequence[str]) -> None:
     wanted = plain(asdict(config))
-    if path.exists() and any(found != path and found.suffix != ".part" for found in folder.iterdir()):
+    if path.exists() and any(
+        found not in (path, folder / ".lock") and found.suffix != ".part" for found in folder.iterdir()
+    ):
         defaults, now = flatten(plain(asdict(type(config)()))), flatten(wanted)
         before = defaults | flatten(yaml.safe_load(path.read_text()))
         for key in sorted(set(before) | set(now)):

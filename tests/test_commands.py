@@ -47,8 +47,8 @@ def losses(run: Path) -> list[tuple]:
     return [(entry.get("fit_loss"), entry.get("task_loss")) for entry in entries]
 
 
-def kill_when(arguments: tuple, ready) -> None:
-    """Start the command, kill -9 it as soon as `ready()` holds."""
+def kill_when(arguments: tuple, ready, sent: int = signal.SIGKILL) -> int:
+    """Start the command, kill -9 it (or send what is given) as soon as `ready()` holds; returns its exit status."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", *map(str, arguments)], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
@@ -57,8 +57,8 @@ def kill_when(arguments: tuple, ready) -> None:
     while not ready() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     assert process.poll() is None, "the run ended before it could be killed"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(sent)
+    return process.wait()
 
 
 @pytest.fixture(scope="module")

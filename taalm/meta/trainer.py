@@ -14,7 +14,7 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat,
 from torch import Tensor
 from tqdm import tqdm
 
-from taalm import processes
+from taalm import processes, stopping
 from taalm.checkpoint import (
     load_optimizer,
     load_parameters,
@@ -144,6 +144,7 @@ class MetaTrainer:
             self.track(scalars("phi", entry), self.step)
             if last or self.step % self.config.save_every == 0:
                 self.save()
+            stopping.obey(self.save)
         bar.close()
         return observed or next((e["valid"] for e in reversed(self.log) if "valid" in e), {})
 

@@ -29,5 +29,9 @@ def read_templates(path: Path) -> dict[str, Template]:
         }
     except OSError as error:
         raise UserError(f"{path}: cannot read this file ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except csv.Error as error:
+        raise UserError(f"{path}: not a CSV file ({error})") from None
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: expected the columns Wikidata ID, Relation and Template") from None

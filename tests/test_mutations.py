@@ -118,9 +118,6 @@ TEMPLATES = """Wikidata ID,Relation,Template
 P1,lives in,<subject> lives in <object> .
 P2,"works, as",<subject> is a <object> .
 """
-    "Wikidata ID,Relation,Template\nP1,lives in,<subject> lives in <object> .\n"
-    'P2,"works, as",<subject> is a <object> .\n'
-)
 TRIPLES = "".join(json.dumps({"subject": f"s{i}", "relation": "r", "object": f"o{i}"}) + "\n" for i in range(4))
 READERS: dict = {
     "facts": (lambda _: head(SAMPLE / "lama_ckl" / "to_learn.jsonl"), counted(read_facts)),

@@ -61,7 +61,7 @@ def test_checkpointing_gives_the_same_hypergradients_and_is_refused_where_layers
         config = ModelConfig(name=str(folder), r=2, precision="fp32", gradient_checkpointing=checkpointing)
         model, _ = load_theta(config)
         theta, taught = (
-            Theta(model.train(), InnerConfig(lr=1e-2, eps=1e-6, steps=2), ObjectiveConfig()),
+            Theta(model.train(), InnerConfig(lr=1e-2, eps=1e-3, steps=2), ObjectiveConfig()),
             lesson("right"),
         )
         if checkpointing and "gpt2" in str(folder):
@@ -70,7 +70,7 @@ def test_checkpointing_gives_the_same_hypergradients_and_is_refused_where_layers
             return
         weights = weights_for(taught.documents).float()
         found.append(theta.hypergradient(HYPERGRADIENTS["jvp"], taught, weights).weight_gradient)
-    assert relative(*found) < 5e-3
+    assert relative(*found) < 1e-3
 
 
 def test_a_phi_trains_on_kadapter_by_finite_differences(folder, sample_folder, tmp_path):

@@ -34,8 +34,8 @@ from taalm.models.precision import keep_freed_memory
 SIZES = {"tiny": (96, 4), "small": (192, 8), "middle": (384, 16), "135M": (576, 30)}  # width, layers
 USUAL = {"documents": 8, "repeated": 1, "steps": 1, "r": 16, "size": ""}
 GROWTH = {
-    "documents": (2, 4, 8, 16, 24),
-    "repeated": (1, 2, 3, 4),  # every document several times over: more tokens in each
+    "documents": (2, 4, 8, 16),
+    "repeated": (1, 2, 3),  # every document several times over: more tokens in each
     "steps": (1, 2, 4),
     "r": (4, 16, 64),
     "size": tuple(SIZES),

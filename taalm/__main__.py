@@ -1,8 +1,10 @@
 """`taalm COMMAND ...`: all commands under one name; the same as `python -m taalm.COMMAND ...`."""
 
-import os
 from dataclasses import is_dataclass
 from importlib import import_module
+
+from taalm.config import make_parser, run_entry
+from taalm.errors import UserError
 
 COMMANDS = {  # name -> what it does; the module is taalm.<name> unless another one stands below
     "train_ta": "train Train-Attention: meta-learn a weight for every token",
@@ -40,8 +42,6 @@ def usage() -> str:
 
 def flags_of(command: str) -> list[str]:
     """The flags of a command that is configured by a dataclass of its module."""
-    from taalm.config import make_parser
-
     module = import_module(module_of(command))
     configs = [v for v in vars(module).values() if is_dataclass(v) and getattr(v, "__module__", "") == module.__name__]
     found = [config for config in configs if isinstance(config, type) and config.__name__.endswith("Config")]
@@ -71,8 +71,6 @@ complete -F _taalm taalm"""
 
 
 def main(arguments: list[str]) -> None:
-    from taalm.errors import UserError
-
     command, *rest = arguments or ["--help"]
     if command in ("--help", "-h", "help"):
         print(usage())
@@ -81,15 +79,12 @@ def main(arguments: list[str]) -> None:
             raise UserError("which shell? taalm completion bash, or taalm completion zsh")
         print(completion(rest[0]))
     elif command in COMMANDS:
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         import_module(module_of(command)).main(rest)
     else:
         raise UserError(f"no command {command!r}; there are {', '.join(COMMANDS)}, completion")
 
 
 def run() -> None:
-    from taalm.config import run_entry
-
     run_entry(main)
 
 

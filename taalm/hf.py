@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase, Trainer
 
 from taalm.errors import UserError
 from taalm.losses import document_means, target_mask, token_nll
+from taalm.text import pad_token
 
 Weigh = Callable[[Tensor, Tensor], Tensor]  # (input_ids, attention_mask) -> weights, all (B, T)
 WEIGHTS = "token_weights"  # the column of weights that a dataset or a collator brings
@@ -26,7 +27,7 @@ class TokenWeightCollator:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self.pad_id = pad_token(tokenizer)
 
     def __call__(self, rows: Sequence[Mapping[str, Sequence[Any]]]) -> dict[str, Tensor]:
         fill = {"input_ids": self.pad_id, "attention_mask": 0, "labels": -100, WEIGHTS: 0.0}

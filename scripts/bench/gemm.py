@@ -74,11 +74,9 @@ def alone(product: Product, repeats: int = 5) -> float:
 def measure(given: argparse.Namespace, precision: str) -> dict:
     model, tokenizer = theta(given, precision)
     config = AdaptConfig(epochs=given.epochs + 2, batch_size=given.batch_size, max_length=128, save_every=10**6)
-    marks: list[float] = []
     counting = Products()
 
     def mark(epoch: int) -> dict:
-        marks.append(time.perf_counter())
         if epoch == given.epochs + 1:  # the last epoch is counted, and not timed
             counting.__enter__()
         return {}
@@ -92,9 +90,8 @@ def measure(given: argparse.Namespace, precision: str) -> dict:
     counting.__exit__(None, None, None)
     timed = [run.history[epoch]["seconds"] - run.history[epoch - 1]["seconds"] for epoch in range(2, given.epochs + 2)]
     seconds = statistics.median(timed)
-    products = {product: (count, count * alone(product)) for product, count in counting.found.items()}
     total = sum(count * flops(product) for product, count in counting.found.items())
-    floor = sum(taken for _, taken in products.values())
+    floor = sum(count * alone(product) for product, count in counting.found.items())
     return {
         "epoch_s": seconds,
         "all_epochs_s": timed,

@@ -63,11 +63,13 @@ class InnerProblem:
     def inner_loss(self, parameters: Tensors, weights: Tensor, known: Known | None = None) -> Tensor:
         return self.weigh(self.token_losses(parameters, known), weights)
 
-    def slopes(self, parameters: Tensors, weights: Tensor, lean: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    def slopes(
+        self, parameters: Tensors, weights: Tensor, lean: bool, known: Known | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """l_t and the inner loss's gradients; `lean`: with one layer's graph at a time, where the model can."""
         if lean and self.by_layers is not None:
             return self.by_layers(parameters, lambda losses: self.weigh(losses, weights))
-        losses = self.token_losses(parameters)
+        losses = self.token_losses(parameters, known)
         return losses, gradients_of(self.weigh(losses, weights), parameters)
 
 
@@ -112,10 +114,7 @@ class Course:
 
     @staticmethod
     def _gradients(problem: InnerProblem, parameters: Tensors, weights: Tensor, known: Known) -> dict[str, Tensor]:
-        leaves = as_leaves(parameters)
-        if problem.checkpoint:
-            return problem.slopes(leaves, weights, lean=True)[1]
-        return gradients_of(problem.inner_loss(leaves, weights, known), leaves)
+        return problem.slopes(as_leaves(parameters), weights, problem.checkpoint, known)[1]
 
     def parameters(self, steps: int) -> dict[str, Tensor]:
         """theta after so many of the differentiated steps."""
@@ -128,11 +127,11 @@ class Course:
             theta, m, v = self.optimizer.step(gradients[name], theta, m, v, done)
         return theta, m, v
 
-    def derivatives(self, step: int, name: str) -> UpdateDerivatives:
-        """Of one tensor's update in the differentiated step `step`, counted from 0."""
-        _, m, v = self.after(step, name)
+    def update(self, step: int, name: str) -> tuple[Tensor, UpdateDerivatives]:
+        """One tensor before the differentiated step `step`, counted from 0, and the derivatives of its update there."""
+        theta, m, v = self.after(step, name)
         m, v = self.optimizer.moments(self.gradients[step][name], m, v)
-        return self.optimizer.derivatives(m, v, self.state.step + step + 1)
+        return theta, self.optimizer.derivatives(m, v, self.state.step + step + 1)
 
 
 def adapt(problem: InnerProblem, theta: Tensors, weights: Tensor) -> dict[str, Tensor]:
@@ -203,9 +202,8 @@ def _central_differences(
     for sign in (1, -1):
         shifted = {name: p + sign * at[name] * direction[name] for name, p in parameters.items()}
         if curvature:
-            leaves = as_leaves(shifted)
-            values = problem.token_losses(leaves)
-            gradients.append(gradients_of(problem.weigh(values, weights), leaves))
+            values, found = problem.slopes(as_leaves(shifted), weights, problem.checkpoint)
+            gradients.append(found)
         else:
             with torch.no_grad():
                 values = problem.token_losses(shifted)
@@ -231,15 +229,15 @@ def _adjoint(directional: Callable) -> Callable[[InnerProblem, Tensors, Tensor],
         v_bar = dict(m_bar)
         influence = torch.zeros_like(weights)
         for step in reversed(range(problem.steps)):
-            u = {}
+            parameters, u = {}, {}
             for name, g in course.gradients[step].items():
-                slope = course.derivatives(step, name)
+                parameters[name], slope = course.update(step, name)
                 m_bar[name] = torch.addcmul(m_bar[name], theta_bar[name], slope.m)
                 v_bar[name] = torch.addcmul(v_bar[name], theta_bar[name], slope.v)
                 u[name] = ((1 - b1) * m_bar[name]).addcmul_(g, v_bar[name], value=2 * (1 - b2))
                 if not step:  # nothing goes further back
                     del theta_bar[name], m_bar[name], v_bar[name]
-            parameters, known = course.parameters(step), course.known[step]
+            known = course.known[step]
             del course.gradients[step]
             if not step:
                 del course

@@ -23,6 +23,7 @@ from taalm.config import parse, run_entry
 from taalm.dry_run import describe
 from taalm.errors import UserError
 from taalm.facts import Fact
+from taalm.memory import STATUS, resident_gib
 from taalm.models.base import save_adapter
 from taalm.models.precision import keep_freed_memory
 from taalm.results import load_result, save_result, table
@@ -65,11 +66,8 @@ def peak_gib() -> float:
     """Peak memory of this process: of the GPU where there is one, else resident."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
-    status = Path("/proc/self/status")
-    if status.is_file():  # getrusage has the peak of the process that started this one in it
-        return (
-            next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 2**20
-        )
+    if STATUS.is_file():  # getrusage has the peak of the process that started this one in it
+        return resident_gib("VmHWM")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

@@ -6,11 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-
-def resident_gib(which: str) -> float:
-    """VmRSS (now) or VmHWM (the highest since it was reset) of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(which)) / 2**20
+from taalm.memory import resident_gib
 
 
 def extra_peak_gib(step: Callable[[], object], *models: nn.Module) -> float:

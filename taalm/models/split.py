@@ -145,7 +145,7 @@ class SplitModel:
         """Whether losses come without logits; the first text that comes is tried."""
         if self._direct is None:
             text = batch.rows([0])
-            self._direct = self._agree(
+            self._direct = self.agree(
                 lambda: token_nll(self.logits(text), text.input_ids), lambda: self._direct_losses(text)
             )  # not so where logits are scaled or capped
         return self._direct
@@ -161,7 +161,7 @@ class SplitModel:
 
     @staticmethod
     @torch.no_grad()
-    def _agree(*ways: Callable[[], Tensor]) -> bool:
+    def agree(*ways: Callable[[], Tensor]) -> bool:
         """Whether two ways give the same numbers, with the same dropout; the caller's stays what it would have been."""
         found = []
         with torch.random.fork_rng():
@@ -184,7 +184,7 @@ class SplitModel:
             with torch.random.fork_rng():
                 short = replace(text, states=self._states(text))
             # not so for a model that adds positions to inputs_embeds (GPT-2)
-            self._works = self._agree(lambda: self.logits(text), lambda: self.logits(short))
+            self._works = self.agree(lambda: self.logits(text), lambda: self.logits(short))
         return self._works
 
     @torch.no_grad()

@@ -21,6 +21,7 @@ from taalm.review_text import sample_texts, without_probes
 from taalm.shares import Share
 from taalm.text import Encoded, Span, check_length, collate, describe_truncation, encode, pad_token
 from taalm.tracking import Log, TrackConfig, no_log
+from taalm.views import ViewsConfig, review_views, with_views
 from taalm.weighters import Selector, Weighter, get_weighter
 from taalm.weighters.known import SelectWithoutKnown, WithoutKnown
 from taalm.weighters.material import Material
@@ -41,6 +42,7 @@ class CellConfig:
     rho: RhoConfig = field(default_factory=RhoConfig)
     recadam: RecAdamConfig = field(default_factory=RecAdamConfig)
     review: ReviewConfig = field(default_factory=ReviewConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
     known_above: Share = 1.0
     """Tokens to which theta_0 gives at least this probability get weight 0 (known-token masking); 1 masks none."""
     phi: str = ""
@@ -144,6 +146,8 @@ class Cell:
         config, pad_id = self.config, pad_token(tokenizer)
         rows = self._documents(split, tokenizer, documents)
         weigh = self._weigher(split, tokenizer, documents, rows, state_file.parent)
+        if self.method.views:
+            rows, weigh = self._with_views(split, tokenizer, documents, rows, weigh)
         before = self.steps
         adaptation = Adaptation(
             split, rows, pad_id, weigh, config.adapt, evaluate, state_file, config.seed, config.quiet,
@@ -189,6 +193,19 @@ class Cell:
             mask = SelectWithoutKnown if isinstance(weigh, Selector) else WithoutKnown
             return mask(weigh, rows, base_losses(), config.known_above)
         return weigh
+
+    def _with_views(
+        self, split: SplitModel, tokenizer: Any, documents: Sequence[Document], rows: Sequence[Encoded],
+        weigh: Weighter | Selector,
+    ) -> tuple[list[Encoded], Weighter]:  # fmt: skip
+        if isinstance(weigh, Selector) or self.method.weighter == "uniform" or split.seq2seq:
+            raise UserError(
+                f"--method {self.config.method}: views need a decoder and weights that are known beforehand and point "
+                "at words, such as targeted+views or oracle+views"
+            )
+        device, pad_id = next(split.model.parameters()).device, pad_token(tokenizer)
+        weights = [weigh(collate([row], pad_id).to(device)).squeeze(0) for row in rows]
+        return with_views(tokenizer, [document.text for document in documents], rows, weights, self.config.views)
 
     def encode(
         self, split: SplitModel, tokenizer: Any, documents: Sequence[Document], max_length: int | None
@@ -243,7 +260,12 @@ class Cell:
         else:
             documents = list(self.ta_train())
         kept = set(without_probes([document.text for document in documents], self.probes, self.held))
-        return [document for document in documents if document.text in kept]
+        documents = [document for document in documents if document.text in kept]
+        if not self.method.views or self.method.rehearsal != "kl":
+            return documents
+        subjects = frozenset(subject for subject, _ in self.probes)
+        texts = review_views((document.text for document in documents), self.config.views, subjects, self.config.seed)
+        return [Document(text, None, "a review text") for text in texts]
 
     def _rehearsal(self, split: SplitModel, tokenizer: Any, given: Sequence[Document] | None) -> Rehearsal | None:
         if not self.method.rehearsal or (given is not None and not given):

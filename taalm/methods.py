@@ -1,4 +1,4 @@
-"""CKL methods: cells of weighter x optimizer x rehearsal x base; joined by +, their names are combinations."""
+"""CKL methods: cells of weighter x optimizer x rehearsal x base x views; joined by +, their names are combinations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +19,7 @@ class Method:
     optimizer: str = "plain"
     rehearsal: str = ""
     adapter: str = ""
+    views: str = ""
 
 
 METHODS: dict[str, Method] = {
@@ -35,6 +36,7 @@ METHODS: dict[str, Method] = {
     "recadam": Method(optimizer="recadam"),
     "review": Method(rehearsal="mix_review"),
     "kl": Method(rehearsal="kl"),
+    "views": Method(views="cloze"),
     "kadapter": Method(adapter="kadapter"),
     "lora": Method(adapter="lora"),
     "qlora": Method(adapter="qlora"),

@@ -33,10 +33,11 @@ def hypergradient(estimator: str, mode: str, device: str, dtype: torch.dtype) ->
 
 @pytest.mark.parametrize("mode", ["joint", "independent"])
 @pytest.mark.parametrize(("estimator", "bound"), [("jvp", 1e-8), ("finite_difference", 1e-4)])
-def test_hypergradients_on_the_device_equal_double_backward_on_the_cpu(estimator, bound, mode):
-    expected = hypergradient("double_backward", mode, "cpu", torch.float64)
-    assert relative(hypergradient("double_backward", mode, "cuda", torch.float64), expected) < 1e-8
-    assert relative(hypergradient(estimator, mode, "cuda", torch.float64), expected) < bound
+def test_hypergradients_on_the_device_equal_double_backward_and_the_cpu(estimator, bound, mode):
+    there = hypergradient("double_backward", mode, "cuda", torch.float64)
+    assert relative(hypergradient(estimator, mode, "cuda", torch.float64), there) < bound
+    here = hypergradient("double_backward", mode, "cpu", torch.float64)
+    assert relative(there, here) < 1e-5  # rotary angles are float32 on either
 
 
 def test_commands_give_the_same_losses_on_both_devices(tiny_folder, sample_folder, tmp_path):

@@ -1,0 +1,140 @@
+"""Cloze views: a document's heaviest words said after each of its names, so that theta learns them from the names.
+
+A document that names the object before the subject ("the bishop Raymond Gam ...") teaches a causal model nothing about
+what follows the subject, and every probe asks subject -> object. A view is a name of the document followed by what the
+weights point at, "Raymond Gam: bishop"; it is learned beside the document, its object's tokens alone weighing
+(docs/method.md, "Views"). Names are runs of capitalised words: for languages that write names so.
+"""
+
+import random
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jsonargparse.typing import PositiveInt
+from torch import Tensor
+
+from taalm.errors import UserError
+from taalm.text import Encoded, Span, encode, offsets
+from taalm.weighters.documents import fixed
+
+LINKS = "of|the|de|von|van|du|da|di|del|la|le|and|&"
+NAME = re.compile(rf"[A-Z][\w'’-]*(?:\s+(?:(?:{LINKS})\s+)?[A-Z0-9][\w'’-]*)*")
+OPENERS = frozenset(  # capitalised where they open a sentence, no part of a name
+    re.findall(
+        r"\w+",
+        "The A An In On At He She It They His Her Its Their Our I We You This That These Those There After Before "
+        "During From By For With And But Or As When While Since Also However Although Both Other Some Many Most One "
+        "Two Three First Second",
+    )
+)
+SHORTEST = 3  # characters of a name
+OPENED = 4  # names of a review text that its views begin with
+PASSAGE = 10  # words that follow the name there
+
+
+@dataclass
+class ViewsConfig:
+    """Cloze views of the documents, for methods with `views` in their name."""
+
+    templates: list[str] = field(default_factory=lambda: ["{name}: {object}", "{name} ({object}", "{name}, {object}"])
+    """A view for every name and template; each holds {name} and ends with {object}."""
+    names: PositiveInt = 6
+    """Names of a document that lead its views: those nearest to the object."""
+    spans: PositiveInt = 1
+    """Objects of a document: the words that weigh most, so many times."""
+
+    def __post_init__(self) -> None:
+        for template in self.templates:
+            if template.count("{name}") != 1 or template.count("{object}") != 1 or not template.endswith("{object}"):
+                raise UserError(f"--views.templates {template!r}: a template holds {{name}} and ends with {{object}}")
+
+
+def find_names(text: str) -> list[Span]:
+    """The places of the names in a text: runs of capitalised words, without a word that only opens a sentence."""
+    found = []
+    for match in NAME.finditer(text):
+        start, end = match.span()
+        words = text[start:end].split()
+        if words[0] in OPENERS:
+            start = text.find(words[1], start + len(words[0])) if len(words) > 1 else end
+        if end - start >= SHORTEST and text[start:end] not in OPENERS:
+            found.append((start, end))
+    return found
+
+
+def nearest_names(text: str, span: Span, count: int) -> list[str]:
+    """The `count` names nearest to the characters `span` that do not overlap it, each once, the nearest first."""
+    apart = [(start, end) for start, end in find_names(text) if end <= span[0] or span[1] <= start]
+    apart.sort(key=lambda place: abs(place[0] - span[0]))
+    return list(dict.fromkeys(text[start:end] for start, end in apart))[:count]
+
+
+def heaviest_spans(text: str, places: Sequence[Span], weights: Sequence[float], count: int) -> list[Span]:
+    """The `count` spans of whole words around the heaviest tokens, a neighbour of at least half their weight included.
+
+    `places` are the tokens' characters and `weights` what each weighs.
+    """
+    free = [any(map(str.isalnum, text[start:end])) for start, end in places]
+    found: list[Span] = []
+
+    def joins(token: int, border: int, heaviest: float) -> bool:
+        """Whether a free token belongs to the span: it is heavy too, or no word ends at the character `border`."""
+        return free[token] and (weights[token] >= heaviest / 2 or text[border - 1 : border + 1].isalnum())
+
+    while len(found) < count and any(free):
+        top = max((index for index in range(len(places)) if free[index]), key=lambda index: weights[index])
+        first = last = top
+        while first > 0 and joins(first - 1, places[first][0], weights[top]):
+            first -= 1
+        while last + 1 < len(places) and joins(last + 1, places[last][1], weights[top]):
+            last += 1
+        free[first : last + 1] = [False] * (last + 1 - first)
+        letters = [place for place in range(places[first][0], places[last][1]) if text[place].isalnum()]
+        found.append((letters[0], letters[-1] + 1))
+    return found
+
+
+def cloze_views(text: str, span: Span, config: ViewsConfig) -> list[tuple[str, Span]]:
+    """The views of a document with the object `span`: each view's text, and where the object stands in it."""
+    answer = text[slice(*span)]
+    views = []
+    for name in nearest_names(text, span, config.names):
+        for template in config.templates:
+            head = template.removesuffix("{object}").replace("{name}", name)
+            views.append((head + answer, (len(head), len(head) + len(answer))))
+    return views
+
+
+def with_views(
+    tokenizer: Any, texts: Sequence[str], rows: Sequence[Encoded], weights: Sequence[Tensor], config: ViewsConfig
+) -> tuple[list[Encoded], Any]:
+    """The documents `rows` of `texts`, `weights` (T,) each, then their views; and the weighter of them all."""
+    views = []
+    for text, row, values in zip(texts, rows, weights, strict=True):
+        for span in heaviest_spans(text, offsets(tokenizer, text, row), values[1:].tolist(), config.spans):
+            views += [encode(tokenizer, *view) for view in cloze_views(text, span, config)]
+    answers = [torch.tensor(view.answer[1:]).float() for view in views]
+    together = [*rows, *views]
+    return together, fixed(together, [*(values[1:].float().cpu() for values in weights), *answers])
+
+
+def review_views(texts: Iterable[str], config: ViewsConfig, avoided: frozenset[str], seed: int) -> list[str]:
+    """What KL replay holds on to beside views: passages that begin with a name, and templates' heads with one.
+
+    No view begins with one of the names `avoided` (the probes' subjects).
+    """
+    views = []
+    for text in texts:
+        first: dict[str, int] = {}
+        for start, end in find_names(text):
+            first.setdefault(text[start:end], start)
+        for number, (name, start) in enumerate(list(first.items())[:OPENED]):
+            if name not in avoided:
+                words = text[start:].split()[: len(name.split()) + PASSAGE]
+                head = config.templates[number % len(config.templates)].removesuffix("{object}")
+                views += [" ".join(words), head.replace("{name}", name).rstrip()]
+    random.Random(seed).shuffle(views)
+    return views

@@ -1,0 +1,121 @@
+"""Run: pytest tests/test_views.py. Names, heaviest words, cloze views, and what a run with views learns."""
+
+import json
+
+import pytest
+import torch
+
+from taalm.cell import Cell, CellConfig, Document
+from taalm.errors import UserError
+from taalm.models.base import ModelConfig
+from taalm.rehearsal import ReviewConfig
+from taalm.text import collate, encode, offsets, pad_token
+from taalm.views import ViewsConfig, cloze_views, find_names, heaviest_spans, nearest_names, review_views, with_views
+
+TEXT = "The first bishop Raymond Gam was ordained by Archbishop of Mandalay in St Patrick. He sang."
+
+
+def said(text: str, spans) -> list[str]:
+    return [text[start:end] for start, end in spans]
+
+
+def test_names_are_runs_of_capitalised_words_without_sentence_openers():
+    assert said(TEXT, find_names(TEXT)) == ["Raymond Gam", "Archbishop of Mandalay", "St Patrick"]
+    assert said("In Paris The Who played. It", find_names("In Paris The Who played. It")) == ["Paris The Who"]
+    assert find_names("nothing here. A") == []
+
+
+def test_the_nearest_names_lead_and_none_overlaps_the_object():
+    bishop = (TEXT.index("bishop"), TEXT.index("bishop") + 6)
+    assert nearest_names(TEXT, bishop, 2) == ["Raymond Gam", "Archbishop of Mandalay"]
+    patrick = (TEXT.index("Patrick"), TEXT.index("Patrick") + 7)
+    assert "St Patrick" not in nearest_names(TEXT, patrick, 9)
+
+
+def test_the_heaviest_span_takes_whole_words_and_heavy_neighbours():
+    text = "the jazzed rock."
+    places = [(0, 3), (3, 7), (7, 10), (10, 15), (15, 16)]  # "the", " jaz", "zed", " rock", "."
+    assert said(text, heaviest_spans(text, places, [0.1, 0.2, 0.9, 0.3, 0.9], 1)) == ["jazzed"]
+    assert said(text, heaviest_spans(text, places, [0.1, 0.2, 0.9, 0.5, 0.9], 1)) == ["jazzed rock"]
+    assert said(text, heaviest_spans(text, places, [0.1, 0.2, 0.9, 0.3, 0.9], 2)) == ["jazzed", "rock"]
+    assert said(text, heaviest_spans(text, places, [0.1] * 5, 9)) == ["the jazzed rock"]  # and no more than there are
+
+
+def test_a_view_is_a_name_and_the_object_and_marks_the_object():
+    bishop = (TEXT.index("bishop"), TEXT.index("bishop") + 6)
+    views = cloze_views(TEXT, bishop, ViewsConfig(names=2))
+    assert [view for view, _ in views] == [
+        "Raymond Gam: bishop", "Raymond Gam (bishop", "Raymond Gam, bishop",
+        "Archbishop of Mandalay: bishop", "Archbishop of Mandalay (bishop", "Archbishop of Mandalay, bishop",
+    ]  # fmt: skip
+    assert all(view[slice(*span)] == "bishop" for view, span in views)
+
+
+@pytest.mark.parametrize("template", ["{name}", "{object} of {name}", "{name} {name}: {object}"])
+def test_a_template_that_cannot_end_with_an_object_after_a_name_is_refused(template):
+    with pytest.raises(UserError, match=r"--views\.templates"):
+        ViewsConfig(templates=[template])
+
+
+def test_documents_keep_their_weights_and_views_weigh_their_objects_alone(tokenizer):
+    row = encode(tokenizer, TEXT)
+    bishop = (TEXT.index("bishop"), TEXT.index("bishop") + 6)
+    weights = torch.tensor([0.0] + [float(a < bishop[1] and bishop[0] < b) for a, b in offsets(tokenizer, TEXT, row)])
+    rows, weigh = with_views(tokenizer, [TEXT], [row], [weights + 0.25], ViewsConfig(names=2))
+    assert len(rows) == 1 + 6 and rows[0] == row
+    batch = collate(rows, pad_token(tokenizer))
+    found = weigh(batch)
+    assert torch.equal(found[0, 1 : len(row)], (weights + 0.25)[1:])
+    assert torch.equal(found[1:], batch.answer[1:].float())
+    ends = [tokenizer.decode([i for i, marked in zip(v.input_ids, v.answer, strict=True) if marked]) for v in rows[1:]]
+    assert [end.strip() for end in ends] == ["bishop"] * 6
+
+
+def test_review_views_begin_with_names_and_never_with_a_probes_subject():
+    texts = ["Marie Curie was born in Warsaw and moved to Paris .", "Warsaw is a city ."]
+    found = review_views(texts, ViewsConfig(), frozenset({"Warsaw"}), seed=1)
+    assert sorted(found) == [
+        "Marie Curie was born in Warsaw and moved to Paris .", "Marie Curie:", "Paris .", "Paris,",
+    ]  # fmt: skip
+    assert found == review_views(texts, ViewsConfig(), frozenset({"Warsaw"}), seed=1)
+
+
+def cell(tiny_folder, tmp_path, method: str) -> Cell:
+    review = tmp_path / "review.txt"
+    review.write_text(
+        "Marie Curie was born in Warsaw and she moved to Paris , where she worked for many years with Pierre Curie .\n"
+        * 3
+    )
+    config = CellConfig(
+        method=method, model=ModelConfig(name=str(tiny_folder), precision="fp32"), quiet=True,
+        review=ReviewConfig(data=str(review)),
+    )  # fmt: skip
+    config.adapt.epochs, config.adapt.batch_size = 1, 4
+    return Cell(config, list)
+
+
+def adapted(tiny_folder, tmp_path, method: str, name: str):
+    made = cell(tiny_folder, tmp_path, method)
+    split, tokenizer = made.load()
+    start = TEXT.index("bishop")
+    documents = [Document(TEXT, (start, start + 6), "here")]
+    adaptation = made.adaptation(split, tokenizer, documents, lambda epoch: {}, tmp_path / f"{name}.safetensors")
+    return adaptation, adaptation.run()
+
+
+def test_a_run_with_views_learns_them_too_and_kl_replay_holds_on_to_views(tiny_folder, tmp_path):
+    plain, _ = adapted(tiny_folder, tmp_path, "oracle", "plain")
+    viewed, _ = adapted(tiny_folder, tmp_path, "oracle+views", "views")
+    both, history = adapted(tiny_folder, tmp_path, "oracle+views+kl", "both")
+    assert (len(plain.documents), len(viewed.documents)) == (1, 1 + 3 * 3)
+    differ = [not torch.equal(plain.trainable[name], viewed.trainable[name]) for name in plain.trainable]
+    assert any(differ)
+    assert max(both.rehearsal.lengths) < 60 and json.dumps(history[1]["loss"])
+    kept = both.rehearsal.kept
+    assert kept and all(len(states) == both.rehearsal.lengths[index] - 1 for index, states in kept.items())
+
+
+@pytest.mark.parametrize("method", ["views", "rho_theta0+views"])
+def test_weights_that_point_at_no_words_are_refused(tiny_folder, tmp_path, method):
+    with pytest.raises(UserError, match=r"targeted\+views"):
+        adapted(tiny_folder, tmp_path, method, "refused")

@@ -43,7 +43,7 @@ def test_the_main_job_trains_phi_and_evaluates_every_method_from_any_folder(tiny
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     methods = sorted(script.stem for script in (ROOT / "scripts" / "eval" / "lamackl").glob("*.sh"))
-    assert methods == ["finetune", "kadapter", "oracle", "recadam", "review", "rho", "targeted"]
+    assert methods == ["finetune", "kadapter", "oracle", "recadam", "review", "rho", "targeted", "views"]
 
     def evaluate(method: str) -> subprocess.CompletedProcess:
         return run_script(
@@ -52,8 +52,9 @@ def test_the_main_job_trains_phi_and_evaluates_every_method_from_any_folder(tiny
             "--phi_runs", "phis", TAALM_DATA=str(sample_folder),
         )  # fmt: skip
 
-    for method, done in zip(methods, two_at_once(evaluate, methods), strict=True):
+    for script, done in zip(methods, two_at_once(evaluate, methods), strict=True):
         assert done.returncode == 0, done.stderr
+        method = "targeted+views+kl" if script == "views" else script
         assert load_result(tmp_path / "results" / f"{method}_seed42.pkl")["method"] == method
         if method == "targeted":
             assert "phi from phis/seed42/phi" in done.stdout

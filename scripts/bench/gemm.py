@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scripts.bench import prepare
@@ -54,11 +55,16 @@ def flops(product: Product) -> int:
     return count
 
 
+def operand(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Random numbers laid out so; an expanded matrix (stride 0) has its rows in common."""
+    last = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    return torch.randn(last + 1, dtype=dtype).as_strided(shape, strides)
+
+
 def alone(product: Product, repeats: int = 5) -> float:
     """Seconds of one product by itself, the best of `repeats`."""
     left_shape, right_shape, left_strides, right_strides, dtype = product
-    left = torch.empty_strided(left_shape, left_strides, dtype=dtype).normal_()
-    right = torch.empty_strided(right_shape, right_strides, dtype=dtype).normal_()
+    left, right = operand(left_shape, left_strides, dtype), operand(right_shape, right_strides, dtype)
     best = float("inf")
     for _ in range(repeats + 1):
         started = time.perf_counter()

@@ -13,4 +13,7 @@ if [ "${1:-}" = "--slow" ]; then
 fi
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
+# Nothing here is compiled by torch, but bitsandbytes loads the compiler in every process that it is not switched off in:
+# a second of the 5.5 that a command takes to start.
+export TORCHDYNAMO_DISABLE="${TORCHDYNAMO_DISABLE:-1}"
 exec "$PYTHON" -m pytest -m "$marks" "$@"

@@ -1,6 +1,5 @@
 """Run: pytest tests/test_scripts.py. Every script as a user runs it, from another folder, on a tiny model."""
 
-import json
 import os
 import subprocess
 import sys
@@ -114,41 +113,6 @@ def test_quickstart_ends_with_a_table_and_a_picture(tiny_folder, tmp_path):
     assert done.returncode == 0, done.stderr
     assert all(word in done.stdout for word in ("do-nothing", "relation-majority", "finetune", "targeted", "oracle"))
     assert (tmp_path / "results" / "quickstart" / "curves.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_hypergradient_benchmark_compares_all_estimators(tiny_folder, sample_folder, tmp_path):
-    done = run_script(
-        "bench/hypergradient.sh", tmp_path, "--model", tiny_folder, "--data", sample_folder, "--documents", 3,
-        "--repeats", 1, "--json", "figures.json",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    assert set(figures) == {"double_backward", "jvp", "finite_difference"}
-    assert figures["jvp"]["cosine"] > 0.9999
-
-
-def test_the_meta_step_benchmark_agrees_with_the_published_algorithm(tiny_folder, sample_folder, tmp_path):
-    done = run_script(
-        "bench/meta_step.sh", tmp_path, "--model", tiny_folder, "--data", sample_folder, "--documents", 3,
-        "--repeats", 1, "--json", "figures.json",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    assert figures["rows"]["fp32"]["lowest_cosine"] > 0.999 and figures["rows"]["fp32"]["documents_per_s"] > 0
-    assert set(figures["extra_peak_gib"]) == {
-        "published, all documents at once", "ours", "ours, 8 warm-up steps", "ours, K = 4"
-    }  # fmt: skip
-
-
-def test_the_adaptation_benchmark_has_the_trainers_loss_curve(tiny_folder, sample_folder, tmp_path):
-    done = run_script(
-        "bench/adaptation.sh", tmp_path, "--model", tiny_folder, "--data", sample_folder, "--documents", 8,
-        "--epochs", 2, "--batch_size", 4, "--lr", 1e-2, "--repeats", 1, "--json", "figures.json",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
-    losses = rows["ours, fp32"]["losses"]
-    assert len(losses) == 4 and losses[-1] < losses[0] and rows["Trainer, 4 at once"]["largest_loss_difference"] < 0.01
 
 
 def test_a_script_without_an_environment_says_how_to_make_it(tmp_path):

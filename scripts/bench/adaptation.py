@@ -20,45 +20,21 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
 from transformers.utils import logging
 
-from scripts.bench import published_step
-from taalm.adapt import Adaptation, AdaptConfig
-from taalm.benchmarks.lama_ckl import data_folder
+from scripts.bench import prepare, published_step
+from taalm.adapt import AdaptConfig
 from taalm.checkpoint import write_text
-from taalm.facts import read_facts
 from taalm.losses import document_means, target_mask
-from taalm.models.base import ModelConfig, load_theta
-from taalm.models.precision import keep_freed_memory, wants_bf16
-from taalm.models.split import SplitModel
+from taalm.models.base import load_tokenizer
+from taalm.models.precision import keep_freed_memory
 from taalm.seeds import derive_seed
-from taalm.text import Encoded, encode, pad_token, shuffled_buckets
-from taalm.weighters import get_weighter
+from taalm.text import shuffled_buckets
 
 LARGEST_DIFFERENCE = 0.02  # nats between the two loss curves, at any update
 Run = Callable[[], tuple[float, list[float]]]  # -> seconds, loss of every update
 
 
-def documents(given: argparse.Namespace, tokenizer: Any) -> list[Encoded]:
-    facts = read_facts(data_folder(given.data, given.model) / "to_learn.jsonl")[: given.documents]
-    return [encode(tokenizer, fact.evidence, max_length=128) for fact in facts]
-
-
-def theta(given: argparse.Namespace, precision: str) -> tuple[nn.Module, Any]:
-    torch.manual_seed(0)
-    config = ModelConfig(name=given.model, r=given.r, first_layer=given.first_layer, precision=precision)
-    return load_theta(config)
-
-
 def ours(given: argparse.Namespace, precision: str) -> tuple[float, list[float]]:
-    model, tokenizer = theta(given, precision)
-    config = AdaptConfig(
-        epochs=given.epochs, batch_size=given.batch_size, lr=given.lr, max_length=128, save_every=10**6
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        run = Adaptation(
-            SplitModel(model), documents(given, tokenizer), pad_token(tokenizer), get_weighter("uniform"), config,
-            lambda epoch: {}, Path(folder) / "state", seed=0, quiet=True,
-        )  # fmt: skip
-        run.run()
+    run = prepare.adapted(given, precision, AdaptConfig(epochs=given.epochs, lr=given.lr))
     return run.seconds, run.losses_by_step
 
 
@@ -70,10 +46,10 @@ class InOrder(Trainer):
 
 
 def trainer(given: argparse.Namespace, batch_size: int) -> tuple[float, list[float]]:
-    plain, tokenizer = theta(given, "fp32")
+    plain, tokenizer = prepare.theta(prepare.lora(given, "fp32"))
     lora = {name: p.detach() for name, p in plain.named_parameters() if p.requires_grad}
     model = published_step.load(given.model, given.r, lora, attention="sdpa").train()
-    rows = documents(given, tokenizer)
+    rows = prepare.documents(given, tokenizer)
     batches = [
         batch
         for epoch in range(given.epochs)
@@ -112,15 +88,12 @@ def trainer(given: argparse.Namespace, batch_size: int) -> tuple[float, list[flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="", help="data folder; default TAALM_DATA, else the sample set")
-    parser.add_argument("--model", default="smollm2-135m", help="packaged name, folder or hub id")
+    parser = prepare.command_line(__doc__)
     parser.add_argument("--documents", type=int, default=48)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch_size", type=int, default=16, help="documents of an update")
     parser.add_argument("--lr", type=float, default=3e-4)
-    parser.add_argument("--r", type=int, default=16, help="LoRA rank")
-    parser.add_argument("--first_layer", type=int, default=0, help="LoRA from this layer up")
+    prepare.add_lora_flags(parser)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--json", type=Path, default=Path("results/bench/adaptation.json"), help="file for the figures")
     given = parser.parse_args()
@@ -128,16 +101,14 @@ def main() -> None:
     logging.set_verbosity_error()
     sizes = [size for size in (4, 8, 16) if given.batch_size % size == 0]
     ways: dict[str, Run] = {f"Trainer, {size} at once": lambda size=size: trainer(given, size) for size in sizes}
-    ways["ours, fp32"] = lambda: ours(given, "fp32")
-    if wants_bf16("auto", torch.device("cpu")):
-        ways["ours, bf16"] = lambda: ours(given, "bf16")
+    ways |= {f"ours, {name}": lambda name=name: ours(given, name) for name in prepare.precisions()}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     losses = {}
     for _ in range(given.repeats):
         for name, way in ways.items():
             taken, losses[name] = way()
             seconds[name].append(taken)
-    tokens = given.epochs * sum(map(len, documents(given, theta(given, "fp32")[1])))
+    tokens = given.epochs * sum(map(len, prepare.documents(given, load_tokenizer(given.model))))
     best = min(statistics.median(seconds[name]) for name in ways if name.startswith("Trainer"))
     rows = {}
     for name, times in seconds.items():

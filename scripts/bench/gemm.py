@@ -9,21 +9,18 @@ documents is known.
 import argparse
 import json
 import statistics
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from scripts.bench.adaptation import documents, theta
-from taalm.adapt import Adaptation, AdaptConfig
+from scripts.bench import prepare
+from taalm.adapt import AdaptConfig
 from taalm.checkpoint import write_text
-from taalm.models.precision import keep_freed_memory, wants_bf16
-from taalm.models.split import SplitModel
-from taalm.text import pad_token
-from taalm.weighters import get_weighter
+from taalm.models.precision import keep_freed_memory
 
 MATRICES = {  # operation -> which arguments are the two factors
     torch.ops.aten.mm.default: (0, 1),
@@ -58,11 +55,16 @@ def flops(product: Product) -> int:
     return count
 
 
+def operand(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Random numbers laid out so; an expanded matrix (stride 0) has its rows in common."""
+    last = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    return torch.randn(last + 1, dtype=dtype).as_strided(shape, strides)
+
+
 def alone(product: Product, repeats: int = 5) -> float:
     """Seconds of one product by itself, the best of `repeats`."""
     left_shape, right_shape, left_strides, right_strides, dtype = product
-    left = torch.empty_strided(left_shape, left_strides, dtype=dtype).normal_()
-    right = torch.empty_strided(right_shape, right_strides, dtype=dtype).normal_()
+    left, right = operand(left_shape, left_strides, dtype), operand(right_shape, right_strides, dtype)
     best = float("inf")
     for _ in range(repeats + 1):
         started = time.perf_counter()
@@ -72,8 +74,6 @@ def alone(product: Product, repeats: int = 5) -> float:
 
 
 def measure(given: argparse.Namespace, precision: str) -> dict:
-    model, tokenizer = theta(given, precision)
-    config = AdaptConfig(epochs=given.epochs + 2, batch_size=given.batch_size, max_length=128, save_every=10**6)
     counting = Products()
 
     def mark(epoch: int) -> dict:
@@ -81,12 +81,7 @@ def measure(given: argparse.Namespace, precision: str) -> dict:
             counting.__enter__()
         return {}
 
-    with tempfile.TemporaryDirectory() as folder:
-        run = Adaptation(
-            SplitModel(model), documents(given, tokenizer), pad_token(tokenizer), get_weighter("uniform"), config,
-            mark, Path(folder) / "state", seed=0, quiet=True,
-        )  # fmt: skip
-        run.run()
+    run = prepare.adapted(given, precision, AdaptConfig(epochs=given.epochs + 2), mark)
     counting.__exit__(None, None, None)
     timed = [run.history[epoch]["seconds"] - run.history[epoch - 1]["seconds"] for epoch in range(2, given.epochs + 2)]
     seconds = statistics.median(timed)
@@ -104,19 +99,16 @@ def measure(given: argparse.Namespace, precision: str) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="", help="data folder; default TAALM_DATA, else the sample set")
-    parser.add_argument("--model", default="smollm2-135m", help="packaged name, folder or hub id")
+    parser = prepare.command_line(__doc__)
     parser.add_argument("--documents", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=3, help="that are timed")
     parser.add_argument("--batch_size", type=int, default=16, help="documents of an update")
-    parser.add_argument("--r", type=int, default=16, help="LoRA rank")
-    parser.add_argument("--first_layer", type=int, default=0, help="LoRA from this layer up")
+    prepare.add_lora_flags(parser)
     parser.add_argument("--json", type=Path, default=Path("results/bench/gemm.json"), help="file for the figures")
     given = parser.parse_args()
     keep_freed_memory()
     rows = {}
-    for precision in ("fp32", *(["bf16"] if wants_bf16("auto", torch.device("cpu")) else [])):
+    for precision in prepare.precisions():
         rows[precision] = row = measure(given, precision)
         print(
             f"{precision}: epoch {row['epoch_s']:.2f} s, {row['tflop']:.2f} TFLOP in {row['products']} products, "

@@ -9,26 +9,21 @@ not linear in tokens.
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from scripts.bench import prepare
 from scripts.bench.alternate import alternate
-from scripts.bench.memory import extra_peak_gib
-from scripts.bench.meta_step import ones, ours
-from taalm.benchmarks.lama_ckl import data_folder
+from scripts.bench.memory import extra_peak_gib, own_process
+from scripts.bench.meta_step import ours
 from taalm.checkpoint import write_text
-from taalm.facts import read_facts
 from taalm.meta.inner import InnerConfig
-from taalm.meta.lessons import Lessons
-from taalm.meta.objectives import ObjectiveConfig
-from taalm.meta.problem import Theta
-from taalm.models.base import ModelConfig, load_theta, load_tokenizer
+from taalm.models.base import ModelConfig, load_tokenizer
 from taalm.models.precision import keep_freed_memory
 
 SIZES = {"tiny": (96, 4), "small": (192, 8), "middle": (384, 16), "135M": (576, 30)}  # width, layers
@@ -45,6 +40,7 @@ LOWEST_R2 = 0.95
 
 def random_model(size: str, model: str, folder: Path) -> str:
     """A Llama of that size with random weights and the tokenizer of `model`."""
+    torch.manual_seed(0)
     width, layers = SIZES[size]
     tokenizer = load_tokenizer(model)
     shape = LlamaConfig(
@@ -58,18 +54,17 @@ def random_model(size: str, model: str, folder: Path) -> str:
 
 def point(given: argparse.Namespace, at: dict) -> dict:
     """Seconds and GiB of one meta-step."""
-    torch.manual_seed(0)
+    facts = prepare.facts(given, at["documents"])
+    facts = [replace(fact, evidence=" ".join([fact.evidence] * at["repeated"])) for fact in facts]
+    inner = InnerConfig(steps=at["steps"], mode="independent", eps=1e-6)
     with tempfile.TemporaryDirectory() as folder:
         name = random_model(at["size"], given.model, Path(folder)) if at["size"] else given.model
-        model, tokenizer = load_theta(ModelConfig(name=name, r=at["r"], precision="fp32"))
-    facts = read_facts(data_folder(given.data, given.model) / "to_learn.jsonl")[: at["documents"]]
-    facts = [replace(fact, evidence=" ".join([fact.evidence] * at["repeated"])) for fact in facts]
-    lessons = Lessons(tokenizer, facts, "schematic", 1024, torch.device("cpu"))
-    theta = Theta(model, InnerConfig(steps=at["steps"], mode="independent", eps=1e-6), ObjectiveConfig())
-    lesson = lessons.lesson(range(len(facts)))
-    gib = extra_peak_gib(lambda: ours(theta, lesson), model)
+        config = ModelConfig(name=name, r=at["r"], precision="fp32")
+        theta, lesson = prepare.meta_step(config, inner, facts, max_length=1024)
+    gib = extra_peak_gib(lambda: ours(theta, lesson), theta.model)
     seconds, _ = alternate({"step": lambda: ours(theta, lesson)}, given.repeats)
-    return {**at, "tokens": int(ones(lesson).sum()), "seconds": statistics.median(seconds["step"]), "gib": gib}
+    tokens = int(prepare.uniform_weights(lesson).sum())
+    return {**at, "tokens": tokens, "seconds": statistics.median(seconds["step"]), "gib": gib}
 
 
 def line(x: list[float], y: list[float]) -> tuple[float, float, float]:
@@ -78,11 +73,27 @@ def line(x: list[float], y: list[float]) -> tuple[float, float, float]:
     return slope, intercept, statistics.correlation(x, y) ** 2
 
 
+def judge(fit: tuple[float, float, float]) -> None:
+    """Print the line of seconds by tokens. Raises SystemExit where they do not lie on it."""
+    slope, intercept, r2 = fit
+    print(f"seconds = {intercept:.2f} + {slope * 1000:.2f} per thousand tokens, R2 {r2:.3f}")
+    if r2 < LOWEST_R2:
+        raise SystemExit(f"seconds are not linear in tokens: R2 {r2:.3f}, below {LOWEST_R2}")
+
+
+def points(text: str) -> tuple[str, list]:
+    """What --only says: "r" is every rank of GROWTH, "r=4,64" those two."""
+    quantity, _, values = text.partition("=")
+    known = {str(value): value for value in GROWTH.get(quantity, ())}
+    chosen = values.split(",") if values else list(known)
+    if not chosen or not set(chosen) <= set(known):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {GROWTH}")
+    return quantity, [known[value] for value in chosen]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="", help="data folder; default TAALM_DATA, else the sample set")
-    parser.add_argument("--model", default="smollm2-135m", help="packaged name, folder or hub id")
-    parser.add_argument("--only", choices=GROWTH, action="append", help="these quantities alone")
+    parser = prepare.command_line(__doc__)
+    parser.add_argument("--only", type=points, action="append", help="a quantity alone, as r, or some of it, as r=4,64")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--json", type=Path, default=Path("results/bench/growth.json"), help="file for the figures")
     parser.add_argument("--point", help=argparse.SUPPRESS)
@@ -91,24 +102,19 @@ def main() -> None:
     if given.point:
         print(json.dumps(point(given, json.loads(given.point))))
         return
-    rows: dict[str, list[dict]] = {}
-    for quantity in given.only or GROWTH:
-        rows[quantity] = []
-        for value in GROWTH[quantity]:
+    rows: dict[str, list[dict]] = defaultdict(list)
+    for quantity, values in given.only or GROWTH.items():
+        for value in values:
             at = json.dumps({**USUAL, quantity: value})
-            command = [sys.executable, "-W", "ignore", "-m", "scripts.bench.growth", *sys.argv[1:], "--point", at]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            rows[quantity].append(found := json.loads(done.stdout.splitlines()[-1]))
+            rows[quantity].append(found := json.loads(own_process("scripts.bench.growth", "--point", at)))
             cost = f"{found['seconds']:7.2f} s {found['gib']:6.2f} GiB"
             print(f"{quantity:10} {value!s:>7}  {found['tokens']:5} tokens {cost}", flush=True)
     measured = rows.get("documents", []) + rows.get("repeated", [])
-    fit = line([row["tokens"] for row in measured], [row["seconds"] for row in measured]) if measured else None
+    tokens, seconds = [row["tokens"] for row in measured], [row["seconds"] for row in measured]
+    fit = line(tokens, seconds) if len(set(tokens)) > 2 else None  # two points always lie on a line
     write_text(given.json, json.dumps({"rows": rows, "seconds_by_tokens": fit}, indent=1) + "\n")
     if fit:
-        slope, intercept, r2 = fit
-        print(f"seconds = {intercept:.2f} + {slope * 1000:.2f} per thousand tokens, R2 {r2:.3f}")
-        if r2 < LOWEST_R2:
-            raise SystemExit(f"seconds are not linear in tokens: R2 {r2:.3f}, below {LOWEST_R2}")
+        judge(fit)
 
 
 if __name__ == "__main__":

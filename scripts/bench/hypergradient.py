@@ -7,8 +7,6 @@ compared at the end, and the command fails unless jvp's cosine to double_backwar
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,26 +14,20 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from scripts.bench.memory import extra_peak_gib
-from taalm.benchmarks.lama_ckl import data_folder
-from taalm.facts import read_facts
+from scripts.bench import prepare
+from scripts.bench.memory import extra_peak_gib, own_process
+from taalm.checkpoint import write_text
 from taalm.meta.hypergradient import HYPERGRADIENTS
 from taalm.meta.inner import InnerConfig
-from taalm.meta.lessons import Lessons
-from taalm.meta.objectives import ObjectiveConfig
-from taalm.meta.problem import Theta
-from taalm.models.base import ModelConfig, load_theta
+from taalm.models.base import ModelConfig
 
 
-def measure(estimator: str, given: argparse.Namespace, out: Path) -> None:
-    """Run one estimator `repeats` times; write its hypergradient and figures into `out`."""
-    torch.manual_seed(0)
-    model, tokenizer = load_theta(ModelConfig(name=given.model, precision=given.precision))
-    theta = Theta(model, InnerConfig(warmup_steps=given.warmup_steps, steps=given.steps), ObjectiveConfig())
-    facts = read_facts(data_folder(given.data, given.model) / "to_learn.jsonl")[: given.documents]
-    taught = Lessons(tokenizer, facts, "schematic", 128, torch.device("cpu"))
-    lesson = taught.lesson(range(len(facts)))
-    weights = lesson.documents.attention_mask[:, 1:].float()
+def measure(estimator: str, given: argparse.Namespace, out: Path) -> dict:
+    """The figures of one estimator, run `repeats` times; its hypergradient is written into `out`."""
+    config = ModelConfig(name=given.model, precision=given.precision)
+    inner = InnerConfig(warmup_steps=given.warmup_steps, steps=given.steps)
+    theta, lesson = prepare.meta_step(config, inner, prepare.facts(given, given.documents))
+    weights = prepare.uniform_weights(lesson)
     found, seconds = None, []
 
     def step() -> None:
@@ -44,24 +36,21 @@ def measure(estimator: str, given: argparse.Namespace, out: Path) -> None:
         found = theta.hypergradient(HYPERGRADIENTS[estimator], lesson, weights)
         seconds.append(time.perf_counter() - started)
 
-    extra = extra_peak_gib(step, model)
+    extra = extra_peak_gib(step, theta.model)
     for _ in range(given.repeats - 1):
         step()
     save_file({"gradient": found.weight_gradient}, out / f"{estimator}.safetensors")
-    figures = {
+    return {
         "seconds": statistics.median(seconds),
         "all_seconds": seconds,
         "extra_peak_gib": extra,
         "task_loss": float(found.task_loss),
         "tokens": int(lesson.documents.attention_mask.sum()),
     }
-    (out / f"{estimator}.json").write_text(json.dumps(figures))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="", help="data folder; default TAALM_DATA, else the sample set")
-    parser.add_argument("--model", default="smollm2-135m", help="packaged name, folder or hub id")
+    parser = prepare.command_line(__doc__)
     parser.add_argument("--documents", type=int, default=8)
     parser.add_argument("--warmup_steps", type=int, default=1)
     parser.add_argument("--steps", type=int, default=1, help="differentiated steps (K)")
@@ -72,25 +61,14 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
-        measure(given.measure, given, given.scratch)
+        print(json.dumps(measure(given.measure, given, given.scratch)))
         return
     figures = {}
     with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
         for estimator in HYPERGRADIENTS:
-            command = [
-                sys.executable,
-                "-W",
-                "ignore",
-                "-m",
-                "scripts.bench.hypergradient",
-                *sys.argv[1:],
-                "--measure",
-                estimator,
-            ]
-            subprocess.run([*command, "--scratch", folder], check=True)
-            figures[estimator] = json.loads((scratch / f"{estimator}.json").read_text())
-        gradients = {name: load_file(scratch / f"{name}.safetensors")["gradient"] for name in figures}
+            said = own_process("scripts.bench.hypergradient", "--measure", estimator, "--scratch", folder)
+            figures[estimator] = json.loads(said)
+        gradients = {name: load_file(Path(folder) / f"{name}.safetensors")["gradient"] for name in figures}
     reference = gradients["double_backward"].flatten()
     tokens = figures["double_backward"]["tokens"]
     print(
@@ -106,8 +84,7 @@ def main() -> None:
             f"{entry['relative_error']:15.1e}"
         )
     if given.json:
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps(figures, indent=1) + "\n")
+        write_text(given.json, json.dumps(figures, indent=1) + "\n")
     if figures["jvp"]["cosine"] <= 0.9999:
         raise SystemExit("jvp does not agree with double_backward: cosine at most 0.9999")
 

@@ -1,6 +1,8 @@
-"""Peak memory of this process. Linux only."""
+"""Peak memory of a process, and processes of their own to measure it in. Linux only."""
 
 import gc
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,3 +21,12 @@ def extra_peak_gib(step: Callable[[], object], *models: nn.Module) -> float:
     before = resident_gib("VmRSS")
     step()
     return resident_gib("VmHWM") - before
+
+
+def own_process(module: str, *more: str) -> str:
+    """The last line that `python -m module` prints, given this command's arguments and more."""
+    command = [sys.executable, "-W", "ignore", "-m", module, *sys.argv[1:], *more]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return done.stdout.splitlines()[-1]

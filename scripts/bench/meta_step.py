@@ -9,54 +9,40 @@ fails where a float32 hypergradient's cosine to the published one is below 0.999
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from scripts.bench import published_step
+from scripts.bench import prepare, published_step
 from scripts.bench.alternate import alternate
-from scripts.bench.memory import extra_peak_gib
-from taalm.benchmarks.lama_ckl import data_folder
+from scripts.bench.memory import extra_peak_gib, own_process
+from scripts.bench.prepare import uniform_weights
 from taalm.checkpoint import write_text
-from taalm.facts import read_facts
 from taalm.meta.hypergradient import HYPERGRADIENTS
 from taalm.meta.inner import InnerConfig
-from taalm.meta.lessons import Lessons
-from taalm.meta.objectives import ObjectiveConfig
 from taalm.meta.problem import Lesson, Theta
-from taalm.models.base import ModelConfig, load_theta
-from taalm.models.precision import keep_freed_memory, wants_bf16
+from taalm.models.precision import keep_freed_memory
 
 LOWEST_COSINE = 0.999
 
 
 def load_ours(given: argparse.Namespace, precision: str, inner: InnerConfig) -> tuple[Theta, Lesson]:
-    torch.manual_seed(0)
-    config = ModelConfig(name=given.model, r=given.r, precision=precision, first_layer=given.first_layer)
-    model, tokenizer = load_theta(config)
-    facts = read_facts(data_folder(given.data, given.model) / "to_learn.jsonl")[: given.documents]
-    lessons = Lessons(tokenizer, facts, "schematic", 128, torch.device("cpu"))
-    return Theta(model, inner, ObjectiveConfig()), lessons.lesson(range(len(facts)))
-
-
-def ones(lesson: Lesson) -> Tensor:
-    return lesson.documents.attention_mask[:, 1:].float()
+    return prepare.meta_step(prepare.lora(given, precision), inner, prepare.facts(given, given.documents))
 
 
 def ours(theta: Theta, lesson: Lesson) -> Tensor:
-    return theta.hypergradient(HYPERGRADIENTS["jvp"], lesson, ones(lesson)).weight_gradient * len(ones(lesson))
+    weights = uniform_weights(lesson)
+    return theta.hypergradient(HYPERGRADIENTS["jvp"], lesson, weights).weight_gradient * len(weights)
 
 
 def published(model: torch.nn.Module, lesson: Lesson, inner: InnerConfig) -> Tensor:
     """One document after the other."""
-    found = torch.zeros_like(ones(lesson))
+    found = torch.zeros_like(uniform_weights(lesson))
     for index in range(len(found)):
         one = lesson.rows([index])
-        _, gradient = published_step.hypergradient(model, one.documents, one.probes, ones(one), inner)
+        _, gradient = published_step.hypergradient(model, one.documents, one.probes, uniform_weights(one), inner)
         found[index, : gradient.shape[1]] = gradient[0]
     return found
 
@@ -73,8 +59,7 @@ def speed(given: argparse.Namespace) -> dict:
         token_budget=given.token_budget,
         eps=given.eps,
     )
-    precisions = ["fp32", *(["bf16"] if wants_bf16("auto", torch.device("cpu")) else [])]
-    loaded = {precision: load_ours(given, precision, inner) for precision in precisions}
+    loaded = {precision: load_ours(given, precision, inner) for precision in prepare.precisions()}
     theta, lesson = loaded["fp32"]
     model = published_step.load(given.model, given.r, theta.theta_0)
     ways: dict[str, Callable[[], Tensor]] = {"published": lambda: published(model, lesson, inner)}
@@ -91,8 +76,8 @@ def speed(given: argparse.Namespace) -> dict:
             "lowest_cosine": min(agreement),
             "median_cosine": statistics.median(agreement),
         }
-    tokens = int(lesson.documents.attention_mask.sum())
-    return {"documents": len(ones(lesson)), "tokens": tokens, "threads": torch.get_num_threads(), "rows": rows}
+    documents, tokens = len(found["published"]), int(lesson.documents.attention_mask.sum())
+    return {"documents": documents, "tokens": tokens, "threads": torch.get_num_threads(), "rows": rows}
 
 
 MEMORY = {  # name -> (algorithm, warm-up steps, K)
@@ -111,26 +96,18 @@ def measure_memory(name: str, given: argparse.Namespace) -> float:
     if algorithm == "ours":
         return extra_peak_gib(lambda: ours(theta, lesson), theta.model)
     model = published_step.load(given.model, given.r, theta.theta_0)
-    given_all = (lesson.documents, lesson.probes, ones(lesson), inner)
+    given_all = (lesson.documents, lesson.probes, uniform_weights(lesson), inner)
     return extra_peak_gib(lambda: published_step.hypergradient(model, *given_all), model)
 
 
 def memory() -> dict[str, float]:
-    found = {}
-    for name in MEMORY:
-        command = [sys.executable, "-W", "ignore", "-m", "scripts.bench.meta_step", *sys.argv[1:], "--measure", name]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        found[name] = float(done.stdout.split()[-1])
-    return found
+    return {name: float(own_process("scripts.bench.meta_step", "--measure", name)) for name in MEMORY}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="", help="data folder; default TAALM_DATA, else the sample set")
-    parser.add_argument("--model", default="smollm2-135m", help="packaged name, folder or hub id")
+    parser = prepare.command_line(__doc__)
     parser.add_argument("--documents", type=int, default=8)
-    parser.add_argument("--r", type=int, default=16, help="LoRA rank")
-    parser.add_argument("--first_layer", type=int, default=0, help="LoRA from this layer up")
+    prepare.add_lora_flags(parser)
     parser.add_argument("--warmup_steps", type=int, default=1)
     parser.add_argument("--steps", type=int, default=1, help="differentiated steps (K)")
     parser.add_argument("--token_budget", type=int, default=256, help="ours: padded tokens that learn side by side")

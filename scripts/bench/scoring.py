@@ -3,11 +3,10 @@
 The harness (its `loglikelihood`, its own Hugging Face model class) gets each probe up to the object as context and the
 object as continuation, in float32, at several batch sizes; ours runs in float32, and in bfloat16 where the processor
 has it. *Again* is what an epoch of adaptation asks after the first one: the same probes of a theta that trains from
-layer 15 up, whose lower layers have been gone through. The command fails where a float32 result differs: all object
-tokens predicted or not, and their summed log probability.
+--first_layer up, whose lower layers have been gone through. The command fails where a float32 result differs: all
+object tokens predicted or not, and their summed log probability.
 """
 
-import argparse
 import json
 import statistics
 from collections.abc import Callable
@@ -19,19 +18,18 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM
 
+from scripts.bench import prepare
 from scripts.bench.alternate import alternate
-from taalm.benchmarks.lama_ckl import data_folder
 from taalm.checkpoint import write_text
-from taalm.facts import FORMS, Fact, read_facts
-from taalm.models.base import ModelConfig, load_model, load_theta, model_source
-from taalm.models.precision import keep_freed_memory, wants_bf16
+from taalm.facts import FORMS, Fact
+from taalm.models.base import ModelConfig, load_model, model_source
+from taalm.models.precision import keep_freed_memory
 from taalm.models.split import SplitModel
 from taalm.scoring import ProbeBatches, encode_probe, score_batches, score_facts
 from taalm.text import pad_token
 
 LARGEST_DIFFERENCE = 1e-3  # of a probe's summed log probability, relative
 BATCH_SIZES = (1, 8, 32, 64)
-FIRST_LAYER = 15  # the preset's
 Scores = list[tuple[float, bool]]  # summed log probability, all tokens predicted
 
 
@@ -62,8 +60,8 @@ def ours(name: str, facts: list[Fact], precision: str) -> Callable[[], Scores]:
     return run
 
 
-def again(name: str, facts: list[Fact], precision: str) -> Callable[[], Scores]:
-    model, tokenizer = load_theta(ModelConfig(name=name, device="cpu", precision=precision, first_layer=FIRST_LAYER))
+def again(name: str, facts: list[Fact], precision: str, first_layer: int) -> Callable[[], Scores]:
+    model, tokenizer = prepare.theta(ModelConfig(name=name, precision=precision, first_layer=first_layer))
     split = SplitModel(model.eval())
     rows = [encode_probe(tokenizer, fact, form) for form in FORMS for fact in facts]
     probes = ProbeBatches.make(rows, pad_token(tokenizer), split)
@@ -71,20 +69,19 @@ def again(name: str, facts: list[Fact], precision: str) -> Callable[[], Scores]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="", help="data folder; default TAALM_DATA, else the sample set")
-    parser.add_argument("--model", default="smollm2-135m", help="packaged name, folder or hub id")
+    parser = prepare.command_line(__doc__)
     parser.add_argument("--facts", type=int, default=100, help="facts, each probed in two forms")
+    parser.add_argument("--first_layer", type=int, default=15, help="again: from this layer up theta trains")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, default=Path("results/bench/scoring.json"), help="file for the figures")
     given = parser.parse_args()
     keep_freed_memory()
-    facts = read_facts(data_folder(given.data, given.model) / "to_learn.jsonl")[: given.facts]
+    facts = prepare.facts(given, given.facts)
     _, tokenizer = load_model(given.model, device="cpu", precision="fp32")
     ways = {f"harness, {size} at once": harness(given.model, tokenizer, facts, size) for size in BATCH_SIZES}
-    for precision in ("fp32", *(["bf16"] if wants_bf16("auto", torch.device("cpu")) else [])):
+    for precision in prepare.precisions():
         ways[f"ours, {precision}"] = ours(given.model, facts, precision)
-        ways[f"ours, {precision}, again"] = again(given.model, facts, precision)
+        ways[f"ours, {precision}, again"] = again(given.model, facts, precision, given.first_layer)
     seconds, found = alternate(ways, given.repeats)
     probes = len(facts) * len(FORMS)
     best = min(statistics.median(seconds[name]) for name in ways if name.startswith("harness"))

@@ -1,6 +1,7 @@
 """Atomic files and resumable state: one safetensors file with tensors, and plain values as JSON in its header."""
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -16,31 +17,67 @@ from torch import Tensor
 from taalm import processes
 from taalm.errors import UserError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room for another byte
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What goes wrong in writing `path` becomes a UserError that names it and says what to do."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        if any(os.strerror(code) in reason for code in FULL):
+            todo = "make room and run the same command again, what was written before is whole"
+        else:
+            todo = "name a place that can be written to"
+        raise UserError(f"{path}: cannot write this file ({reason}); {todo}") from None
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; renamed over it when the block ends well, removed when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    scratch = Path(name)
-    try:
-        yield scratch
-        with scratch.open("rb") as written:
-            os.fsync(written.fileno())
-        scratch.chmod(0o644)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    """A path beside `path` to write to; renamed over it when the block ends well, removed when it does not.
+
+    Raises UserError where it cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+        scratch = Path(name)
+        try:
+            yield scratch
+            _replace(scratch, path)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_files(folder: Path) -> Iterator[Path]:
+    """A folder to write files into; they replace those in `folder`, one by one, when the block ends well.
+
+    Raises UserError where they cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".part") as name:
+            yield Path(name)
+            for file in sorted(Path(name).iterdir()):
+                _replace(file, folder / file.name)
+
+
+def _replace(scratch: Path, path: Path) -> None:
+    """Rename a finished file over `path`, its bytes on the disk first."""
+    with scratch.open("rb") as written:
+        os.fsync(written.fileno())
+    scratch.chmod(0o644)
+    scratch.replace(path)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a whole file or none of it."""
-    try:
-        with atomic_path(path) as scratch:
-            scratch.write_bytes(data)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write this file ({error.strerror or error})") from None
+    """Write a whole file or none of it. Raises UserError where it cannot be written."""
+    with atomic_path(path) as scratch:
+        scratch.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:

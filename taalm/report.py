@@ -81,7 +81,8 @@ def made_with() -> Rows:
 
 
 def _markdown(rows: Rows) -> str:
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    shown = [[html.escape(cell, quote=False).replace("|", "\\|") for cell in row] for row in rows]
+    lines = ["| " + " | ".join(row) + " |" for row in shown]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
@@ -115,7 +116,7 @@ def report(results: Mapping[str, Result], folder: Path, weights: Path | None) ->
                 text.append(f"![{name}](report/{name}.png)")
     if weights is not None:
         shown = html.escape(weights.read_text(encoding="utf-8"), quote=True)
-        body += ["<h2>Token weights</h2>", f'<iframe srcdoc="{shown}" title="token weights"></iframe>']
+        body += ["<h2>Token weights</h2>", f'<iframe sandbox srcdoc="{shown}" title="token weights"></iframe>']
         text.append(f"Token weights: {weights.name}")
     write_text(folder / "report.html", PAGE.format(title=html.escape(title), body="\n".join(body)))
     write_text(folder / "report.md", "\n\n".join(text) + "\n")

@@ -286,5 +286,7 @@ class MetaTrainer:
         self.scores.load(tensors)
         self.step, self.skipped, self.seconds = values["step"], values["skipped"], values["seconds"]
         self.bad_in_a_row, self.log = values["bad_in_a_row"], values["log"]
+        if processes.is_main():
+            write_jsonl(self.folder / "log.jsonl", self.log)  # the last save may have ended between its two files
         if not self.quiet:
             tqdm.write(f"resuming at outer step {self.step} from {self.state_file}")

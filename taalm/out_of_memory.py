@@ -7,22 +7,25 @@ from typing import Any
 
 import torch
 
-SAME_NUMBERS = {  # flag -> what needs less; a run may change these as it goes on
-    "adapt.token_budget": "half",
-    "inner.token_budget": "half",
-    "eval_batch_size": "half",
-    "model.gradient_checkpointing": "true",
-    "theta.gradient_checkpointing": "true",
-    "phi.gradient_checkpointing": "true",
+Less = dict[Any, str] | None  # what a flag is now -> the value that needs less; None: half of a number
+
+SAME_NUMBERS: dict[str, Less] = {  # a run may change these as it goes on
+    "adapt.token_budget": None,
+    "inner.token_budget": None,
+    "eval_batch_size": None,
+    "model.gradient_checkpointing": {False: "true"},
+    "theta.gradient_checkpointing": {False: "true"},
+    "phi.gradient_checkpointing": {False: "true"},
 }
-OTHER_NUMBERS = {
-    "model.adapter": "qlora",
-    "theta.adapter": "qlora",
-    "phi.four_bit": "true",
-    "outer.batch_size": "half",
-    "train_batch_size": "half",
-    "adapt.max_length": "half",
-    "outer.max_length": "half",
+OTHER_NUMBERS: dict[str, Less] = {
+    "model.adapter": {"lora": "qlora"},
+    "theta.adapter": {"lora": "qlora"},
+    "phi.four_bit": {False: "true"},
+    "inner.mode": {"joint": "independent"},
+    "outer.batch_size": None,
+    "train_batch_size": None,
+    "adapt.max_length": None,
+    "outer.max_length": None,
 }
 
 
@@ -47,14 +50,16 @@ def proposal(error: BaseException, config: Any) -> str:
     return told if same or other else f"{told}; free memory, or take a machine with more of it"
 
 
-def _smaller(flags: Mapping[str, str], config: Any) -> list[str]:
+def _smaller(flags: Mapping[str, Less], config: Any) -> list[str]:
     """Those of the flags that the command has and that can ask for less than now."""
     found = []
     for flag, less in flags.items():
         now = reduce(lambda part, name: getattr(part, name, None), flag.split("."), config)
-        if less == "half":
+        if flag == "inner.token_budget" and now and config.inner.mode == "joint":
+            continue  # one theta' for all documents: they go together
+        if less is None:
             if now and now > 1:
                 found.append(f"--{flag} {now // 2}")
-        elif (less == "true" and now is False) or (less == "qlora" and now == "lora"):
-            found.append(f"--{flag} {less}")
+        elif now in less:
+            found.append(f"--{flag} {less[now]}")
     return found

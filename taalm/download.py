@@ -10,7 +10,6 @@ import shutil
 import urllib.error
 import urllib.request
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +29,6 @@ SOURCES: dict[str, list[tuple[str, str, str]]] = {  # name -> (URL, file, folder
     "online_wiki": [(f"{DRIVE}16nX6OIF8-eZSHU4zvpjjnkPSaluqCgEh", "online_wiki.zip", ".")],
 }
 BLOCK = 1 << 20
-# what reading a damaged zip file raises
-BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError)
 
 
 @dataclass
@@ -78,8 +75,8 @@ def download(url: str, target: Path) -> Path:
 def _fetch(url: str, partial: Path) -> None:
     partial.parent.mkdir(parents=True, exist_ok=True)
     done = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
+        request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
         with urllib.request.urlopen(request, timeout=60) as reply:
             if done and reply.status != 206:  # the server begins at the beginning
                 done = 0
@@ -120,7 +117,9 @@ def unpack(archive: Path, folder: Path) -> None:
                 if not member.is_dir():
                     with opened.open(member) as source, atomic_path(place) as scratch, scratch.open("wb") as out:
                         shutil.copyfileobj(source, out, BLOCK)
-    except BROKEN as error:
+    except UserError:
+        raise
+    except Exception as error:  # a damaged zip file raises nearly anything
         raise UserError(
             f"{archive}: not a whole zip file ({error}); delete it and {archive.name}.sha256 to download it again"
         ) from None

@@ -1,4 +1,4 @@
-"""Run: pytest tests/test_out_of_memory.py. No memory left: a sentence with flags that the command has, and a run goes on."""
+"""Run: pytest tests/test_out_of_memory.py. No memory left: a sentence with flags that help, and the run goes on."""
 
 import shlex
 import sys

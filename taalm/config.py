@@ -72,6 +72,16 @@ def parse(config: type[Config], entry: str | None, arguments: Sequence[str], pro
     return found
 
 
+def from_values(config: type[Config], values: object) -> Config:
+    """The dataclass `config` from values that a file holds. Raises UserError for values that its fields do not take."""
+    try:
+        found = vars(make_parser(config, "", presets=False).parse_object(values))
+    except (ArgumentError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(" ".join(str(error).split())) from None
+    found.pop("config", None)
+    return config(**found)
+
+
 def _refuse_nulls(found: dict, defaults: dict, prefix: str = "") -> None:
     """Raises UserError for a null where the default is a value: YAML and JSON can write it, no key means it."""
     for key, value in found.items():

@@ -280,7 +280,7 @@ class MetaTrainer:
         """Go on from the folder's state, if there is one."""
         if not self.state_file.exists():
             return
-        tensors, values = load_state(self.state_file)
+        tensors, values = load_state(self.state_file, needed=("step", "log"))
         load_parameters(self.phi.trainable(), under(tensors, "phi/"), self.state_file)
         load_optimizer(self.optimizer, tensors)
         self.scores.load(tensors)

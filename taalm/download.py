@@ -66,7 +66,7 @@ def download(url: str, target: Path) -> Path:
                 raise UserError(f"{url}: what came is not a whole zip file; run the same command again to start over")
             partial.replace(target)
     found = sha256(target)
-    if recorded.exists() and recorded.read_text().split()[0] != found:
+    if recorded.exists() and recorded.read_text(errors="replace").split()[:1] != [found]:
         raise UserError(f"{target}: its SHA-256 is not the one in {recorded.name}; delete both to download again")
     write_text(recorded, f"{found}  {target.name}\n")
     return target

@@ -9,6 +9,7 @@ import base64
 import html
 import io
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -65,7 +66,9 @@ def settings(results: Mapping[str, Result]) -> Rows:
 
 def made_with() -> Rows:
     """Commit, versions and hardware of this machine."""
-    told = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    asked = ["git", "describe", "--always", "--dirty"]
+    there = shutil.which("git") is not None
+    commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True).stdout.strip() if there else ""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
     versions = {
         "Python": platform.python_version(),
@@ -74,7 +77,7 @@ def made_with() -> Rows:
     }
     return [
         ["what", "this report was made with"],
-        ["commit", told.stdout.strip() or "not a git checkout"],
+        ["commit", commit or "not a git checkout"],
         ["versions", ", ".join(f"{name} {version}" for name, version in versions.items())],
         ["machine", f"{platform.system()} {platform.machine()}, {device}"],
     ]

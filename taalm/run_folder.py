@@ -69,10 +69,21 @@ def _refuse_another(folder: Path, path: Path, config: Any, keep: Sequence[str]) 
         found not in (path, folder / ".lock") and found.suffix != ".part" for found in folder.iterdir()
     ):
         defaults, now = flatten(plain(asdict(type(config)()))), flatten(wanted)
-        before = defaults | flatten(yaml.safe_load(path.read_text()))
+        before = defaults | flatten(_settings(path))
         for key in sorted(set(before) | set(now)):
             if key not in (*keep, *SAME_NUMBERS) and before.get(key) != now.get(key):
                 raise UserError(
                     f"{folder} holds a run with --{key} {before.get(key)!r}, this one has {now.get(key)!r}; "
                     "give this run another folder, or delete that one"
                 )
+
+
+def _settings(path: Path) -> dict:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+        reason = "no settings"
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+    raise UserError(f"{path}: not a run's configuration ({reason}); delete the folder to begin again")

@@ -31,7 +31,9 @@ from taalm.models.split import SplitModel
 from taalm.models.train_attention import TrainAttention, TrainAttentionConfig
 from taalm.online_config import OnlineConfig
 from taalm.results import load_result, table
+from taalm.run_folder import claim
 from taalm.text import encode
+from taalm.tracking import TrackConfig
 from taalm.weighters import get_weighter
 from tests.conftest import ROOT, tiny_llama
 
@@ -120,6 +122,14 @@ def shown(path: Path) -> None:
         table({"x": result})
 
 
+def claimed(path: Path) -> None:
+    """A run's folder whose config.yaml is the file's text."""
+    (path.parent / "run").mkdir(exist_ok=True)
+    (path.parent / "run" / "log.jsonl").touch()
+    (path.parent / "run" / "config.yaml").write_bytes(path.read_bytes())
+    claim(path.parent / "run", TrackConfig())
+
+
 DOCUMENTS = "".join(
     json.dumps({"text": f"Text {i} of it.", "probe": f"It is {i}.", "answer": str(i)}) + "\n" for i in range(4)
 )
@@ -144,6 +154,7 @@ READERS: dict = {
         lambda _: (ROOT / "configs" / "online" / "wiki" / "day" / "smollm2_recadam.json").read_bytes(),
         lambda path: parse(OnlineConfig, None, ["--config", str(path)], "x"),
     ),
+    "run": (lambda _: b"to: none\nproject: taalm\n", claimed),
     "pickle": (result_file, shown),
     "safetensors": (state_file, load_state),
 }  # fmt: skip
@@ -166,7 +177,8 @@ def test_a_damaged_file_is_read_or_refused_in_a_sentence(name, tmp_path):
             refused += 1
             message = str(error)
             assert message and "Traceback" not in message
-            assert name in ("yaml", "json") or str(path) in message, message  # the file, and mostly the line
+            named = str(path.parent / "run") if name == "run" else str(path)
+            assert name in ("yaml", "json") or named in message, message  # the file, and mostly the line
         assert time.perf_counter() - started < SLOWEST
     assert refused > count / 10
 

@@ -203,6 +203,8 @@ def add_lora(
             found = get_peft_model(model, config)
         except ValueError as error:  # no layer of such a name
             raise UserError(f"LoRA on {which} layers: {str(error).splitlines()[0]}") from None
+    named = config.target_modules  # a set, which is written in another order by every process
+    config.target_modules = sorted(named) if isinstance(named, set) else named
     fuse_lora(found)
     return found
 

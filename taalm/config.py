@@ -148,11 +148,14 @@ def run_entry(main: Callable[[list[str]], None]) -> None:
     stopping.listen()
     try:
         main(sys.argv[1:])
+        sys.stdout.flush()
     except UserError as error:
         _refuse(str(error))
     except OSError as error:
         if error.errno not in FULL:
             raise
+        if error.filename is None and sys.stdout is sys.__stdout__:  # so that its rest is not tried again at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _refuse(f"{error.filename or 'what this command prints'}: {error.strerror}; make room and run it again")
     except (RuntimeError, MemoryError) as error:
         if out_of_memory.is_out_of_memory(error):

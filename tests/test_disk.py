@@ -215,3 +215,15 @@ def test_a_cache_that_cannot_be_written_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("TAALM_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(UserError, match=r"cache/smollm2-135m: cannot write this file"):
         packaged.packaged_folder("smollm2-135m")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_what_is_printed_may_find_the_disk_full_too(tmp_path):
+    save_result(tmp_path / "a.pkl", lama("finetune", 1))
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "taalm", "results", str(tmp_path)], cwd=ROOT, stdout=full, stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "error: what this command prints: No space left on device; make room and run it again\n"

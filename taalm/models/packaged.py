@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from taalm.checkpoint import writing
 from taalm.errors import UserError
+from taalm.out_of_memory import is_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,8 @@ def _convert(gguf: Path, target: Path) -> None:
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True
         )
     except Exception as error:  # a damaged file raises nearly anything
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{gguf}: not a whole GGUF model ({type(error).__name__}: {error})") from None
     if lacking := sorted(loaded["missing_keys"]):
         raise UserError(f"{gguf}: not a whole GGUF model (it lacks {len(lacking)} tensors, for example {lacking[0]})")

@@ -250,7 +250,7 @@ class Adaptation:
     def _resume(self) -> None:
         if not self.state_file.exists():
             return
-        tensors, values = load_state(self.state_file)
+        tensors, values = load_state(self.state_file, needed=("epoch", "batch", "history"))
         load_parameters(self.trainable, under(tensors, "theta/"), self.state_file)
         load_optimizer(self.optimizer, tensors)
         self.epoch, self.batch, self.losses = values["epoch"], values["batch"], values["losses"]

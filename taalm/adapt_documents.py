@@ -4,9 +4,10 @@ A line of docs.jsonl is {"text": "..."}, with {"probe": "...", "answer": "..."} 
 afterwards: `probe` is a sentence that states the fact and holds `answer`. The method is any of taalm/methods.py.
 """
 
+import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from taalm.checkpoint import write_text
 from taalm.config import parse, run_entry
 from taalm.dry_run import describe
 from taalm.errors import UserError
-from taalm.facts import occurrences, read_jsonl
+from taalm.facts import numbered, occurrences, read_jsonl
 from taalm.models.base import save_adapter
 from taalm.models.precision import keep_freed_memory
 from taalm.models.split import SplitModel
@@ -50,15 +51,25 @@ class Own(NamedTuple):
 
 def read_documents(path: str) -> list[Own]:
     """The documents of a file. Raises UserError, with file and line, for anything that is wrong."""
-    found = [_own(row, where) for where, row in read_jsonl(path)]
+    return _documents(read_jsonl(path), path)
+
+
+def documents_from_rows(rows: Iterable[Mapping[str, Any]]) -> list[Own]:
+    """The same of rows in memory (dicts, a datasets.Dataset). Raises UserError, naming the row."""
+    return _documents(numbered(rows), "rows")
+
+
+def _documents(rows: Iterable[tuple[str, object]], what: str) -> list[Own]:
+    found = [_own(row, where) for where, row in rows]
     if not found:
-        raise UserError(f"{path}: holds no documents")
+        raise UserError(f"{what}: holds no documents")
     return found
 
 
 def _own(row: Any, where: str) -> Own:
-    if not isinstance(row, dict):
+    if not isinstance(row, Mapping):
         raise UserError(f'{where}: expected {{"text": ...}}, found {type(row).__name__}')
+    row = {name: value for name, value in row.items() if value is not None}  # a table's empty cell
     for name in ("text", "probe", "answer"):
         value = row.get(name, "" if name != "text" else None)
         if not isinstance(value, str) or (name == "text" and not value.strip()):
@@ -121,17 +132,24 @@ def describe_report(found: dict) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str]) -> None:
-    if arguments and not arguments[0].startswith("-"):
-        arguments = ["--documents", *arguments]
+def adapt(rows: Iterable[Mapping[str, Any]], *flags: object) -> dict:
+    """Teach the model documents that are rows in memory, by the flags of the command; returns the report.
+
+    adapt([{"text": "..."}], "--out", "adapter", "--method", "finetune"). Raises UserError for what the command refuses.
+    """
+    config, own = _parse(list(map(str, flags))), documents_from_rows(rows)
+    told = hashlib.sha256(repr([(one.document.text, one.probe, one.answer) for one in own]).encode())
+    config.documents = f"rows {told.hexdigest()[:16]}"  # a folder's run belongs to its documents
+    return _teach(config, own)
+
+
+def _parse(arguments: list[str]) -> AdaptDocumentsConfig:
     config = parse(AdaptDocumentsConfig, "adapt_documents", arguments, "python -m taalm.adapt_documents")
-    if not config.documents:
-        raise UserError("which documents? python -m taalm.adapt_documents docs.jsonl")
     processes.start(config.model.device)
-    own = read_documents(config.documents)
-    if config.dry_run:
-        print(describe(resolve_model(config), config.adapt, len(own)))
-        return
+    return config
+
+
+def _teach(config: AdaptDocumentsConfig, own: list[Own]) -> dict:
     keep_freed_memory()
     folder = Path(config.out)
     settle_phi(config)
@@ -152,8 +170,21 @@ def main(arguments: list[str]) -> None:
     found = report(own, history[0]["answers"], history[config.adapt.epochs]["answers"])
     if processes.is_main():
         write_text(folder / "report.json", json.dumps(found | {"config": asdict(config)}, indent=1) + "\n")
-    print(describe_report(found))
-    print(f"adapter (PEFT) and report.json in {folder}")
+    return found
+
+
+def main(arguments: list[str]) -> None:
+    if arguments and not arguments[0].startswith("-"):
+        arguments = ["--documents", *arguments]
+    config = _parse(arguments)
+    if not config.documents:
+        raise UserError("which documents? python -m taalm.adapt_documents docs.jsonl")
+    own = read_documents(config.documents)
+    if config.dry_run:
+        print(describe(resolve_model(config), config.adapt, len(own)))
+        return
+    print(describe_report(_teach(config, own)))
+    print(f"adapter (PEFT) and report.json in {config.out}")
 
 
 if __name__ == "__main__":

@@ -77,11 +77,17 @@ class Document(NamedTuple):
         return self.source if self.source is not None else self.text[: self.span[0]].strip()
 
 
+def trained_phis(config: CellConfig) -> list[Path]:
+    """The phis under --phi_runs, the newest by its file's time last."""
+    found = Path(config.phi_runs).glob("*/phi/model.safetensors")
+    return [path.parent for path in sorted(found, key=lambda path: (path.stat().st_mtime, path))]
+
+
 def find_phi(config: CellConfig) -> Path:
     """The phi that was given, the newest trained one, the released one. Raises UserError, saying how to make one."""
     if config.phi:
         return Path(config.phi)
-    found = sorted(Path(config.phi_runs).glob("*/phi/model.safetensors"), key=lambda path: path.stat().st_mtime)
+    found = trained_phis(config)
     if not found and config.released and config.model.name in RELEASED:
         return RELEASED[config.model.name]
     if not found:
@@ -89,7 +95,7 @@ def find_phi(config: CellConfig) -> Path:
             f"no trained phi under {config.phi_runs}; make one with "
             f"`bash scripts/train_TA/{config.train_script}.sh`, or name one with --phi FOLDER"
         )
-    return found[-1].parent
+    return found[-1]
 
 
 def resolve_model(config: CellConfig) -> ModelConfig:
@@ -100,8 +106,10 @@ def resolve_model(config: CellConfig) -> ModelConfig:
 def settle_phi(config: CellConfig) -> None:
     """Write the phi that the method takes into `config.phi`: a run stays with it, whatever is trained later."""
     if get_method(config.method).weighter == "train_attention":
+        there = len(trained_phis(config)) if not config.phi else 0
         config.phi = str(find_phi(config))
-        print(f"{config.method}: phi from {config.phi}")
+        chosen = f" (by its file's time the newest of {there}; --phi names another)" if there > 1 else ""
+        print(f"{config.method}: phi from {config.phi}{chosen}")
 
 
 class Cell:

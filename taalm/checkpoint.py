@@ -1,6 +1,8 @@
 """Atomic files and resumable state: one safetensors file with tensors, and plain values as JSON in its header."""
 
 import contextlib
+import errno
+import hashlib
 import json
 import os
 import tempfile
@@ -16,31 +18,67 @@ from torch import Tensor
 from taalm import processes
 from taalm.errors import UserError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room for another byte
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What goes wrong in writing `path` becomes a UserError that names it and says what to do."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        if any(os.strerror(code) in reason for code in FULL):
+            todo = "make room and run the same command again, what was written before is whole"
+        else:
+            todo = "name a place that can be written to"
+        raise UserError(f"{path}: cannot write this file ({reason}); {todo}") from None
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; renamed over it when the block ends well, removed when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    scratch = Path(name)
-    try:
-        yield scratch
-        with scratch.open("rb") as written:
-            os.fsync(written.fileno())
-        scratch.chmod(0o644)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    """A path beside `path` to write to; renamed over it when the block ends well, removed when it does not.
+
+    Raises UserError where it cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+        scratch = Path(name)
+        try:
+            yield scratch
+            _replace(scratch, path)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_files(folder: Path) -> Iterator[Path]:
+    """A folder to write files into; they replace those in `folder`, one by one, when the block ends well.
+
+    Raises UserError where they cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".part") as name:
+            yield Path(name)
+            for file in sorted(Path(name).iterdir()):
+                _replace(file, folder / file.name)
+
+
+def _replace(scratch: Path, path: Path) -> None:
+    """Rename a finished file over `path`, its bytes on the disk first."""
+    with scratch.open("rb") as written:
+        os.fsync(written.fileno())
+    scratch.chmod(0o644)
+    scratch.replace(path)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a whole file or none of it."""
-    try:
-        with atomic_path(path) as scratch:
-            scratch.write_bytes(data)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write this file ({error.strerror or error})") from None
+    """Write a whole file or none of it. Raises UserError where it cannot be written."""
+    with atomic_path(path) as scratch:
+        scratch.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -55,19 +93,34 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def save_state(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
     """Write tensors and JSON values into one file, atomically."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(plain, metadata={"values": json.dumps(values)}))
+    text = json.dumps(values)
+    write_bytes(path, save(plain, metadata={"values": f"{text}\n{_sum(text, plain)}"}))
 
 
-def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_state` wrote. Raises UserError for a missing, truncated or foreign file."""
+def load_state(path: Path, needed: Iterable[str] = ()) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_state` wrote. Raises UserError for a missing, truncated or foreign file, or one without `needed`.
+
+    Values, names and shapes that were changed after they were written are refused; the tensors' numbers have no sum.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            values = json.loads((file.metadata() or {})["values"])
-            return {name: file.get_tensor(name) for name in file.keys()}, values  # noqa: SIM118
+            text, _, told = (file.metadata() or {})["values"].partition("\n")
+            values = json.loads(text)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if told and told != _sum(text, tensors):  # the first versions wrote none
+                raise ValueError("its header is not the one that was written")
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise UserError(f"{path}: not a whole checkpoint of taalm ({error}); it may be truncated: delete it") from None
+    if lacking := [name for name in needed if name not in values]:
+        raise UserError(f"{path}: a checkpoint of something else, without {lacking[0]!r}; take it away")
+    return tensors, values
+
+
+def _sum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    shapes = [(name, str(value.dtype), list(value.shape)) for name, value in sorted(tensors.items())]
+    return hashlib.sha256(f"{text}{shapes}".encode()).hexdigest()
 
 
 def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

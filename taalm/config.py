@@ -7,22 +7,23 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
-from taalm import processes, stopping
-from taalm.checkpoint import plain, write_text
+from taalm import out_of_memory, processes, stopping
+from taalm.checkpoint import FULL, plain, write_text
 from taalm.errors import UserError
 
 _SOURCE = Path(__file__).resolve().parents[1]
-_IS_CHECKOUT = (_SOURCE / "configs").is_dir()
-ROOT = _SOURCE if _IS_CHECKOUT else Path.cwd()  # an installed package keeps its data where it is run
-SHIPPED = _SOURCE if _IS_CHECKOUT else Path(__file__).parent / "shipped"  # what comes with the project
+IS_CHECKOUT = (_SOURCE / "configs").is_dir()
+ROOT = _SOURCE if IS_CHECKOUT else Path.cwd()  # an installed package keeps its data where it is run
+SHIPPED = _SOURCE if IS_CHECKOUT else Path(__file__).parent / "shipped"  # what comes with the project
 CONFIGS = SHIPPED / "configs"
 
 Config = TypeVar("Config")
+_parsed: Any = None  # this process's latest configuration, for proposals that name its flags
 
 
 def preset_file(entry: str, preset: str) -> Path:
@@ -66,7 +67,19 @@ def parse(config: type[Config], entry: str | None, arguments: Sequence[str], pro
         raise UserError("'preset' is no key of a --config file; pass --preset, or set PRESET")
     found = config(**vars(values))
     _refuse_nulls(asdict(found), asdict(config()))
+    global _parsed
+    _parsed = found
     return found
+
+
+def from_values(config: type[Config], values: object) -> Config:
+    """The dataclass `config` from values that a file holds. Raises UserError for values that its fields do not take."""
+    try:
+        found = vars(make_parser(config, "", presets=False).parse_object(values))
+    except (ArgumentError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(" ".join(str(error).split())) from None
+    found.pop("config", None)
+    return config(**found)
 
 
 def _refuse_nulls(found: dict, defaults: dict, prefix: str = "") -> None:
@@ -135,10 +148,18 @@ def run_entry(main: Callable[[list[str]], None]) -> None:
     stopping.listen()
     try:
         main(sys.argv[1:])
+        sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except RuntimeError as error:
+        _refuse(str(error))
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        if error.filename is None and sys.stdout is sys.__stdout__:  # so that its rest is not tried again at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _refuse(f"{error.filename or 'what this command prints'}: {error.strerror}; make room and run it again")
+    except (RuntimeError, MemoryError) as error:
+        if out_of_memory.is_out_of_memory(error):
+            _refuse(out_of_memory.proposal(error, _parsed))
         if not processes.lost_another(error):
             raise
         reason = str(error).strip().splitlines()[0]
@@ -152,3 +173,8 @@ def run_entry(main: Callable[[list[str]], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2) from None

@@ -5,6 +5,7 @@ from then on a file with another sum is refused.
 """
 
 import hashlib
+import http.client
 import shutil
 import urllib.error
 import urllib.request
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from taalm.checkpoint import atomic_path, write_text
+from taalm.checkpoint import atomic_path, write_text, writing
 from taalm.config import ROOT, parse, run_entry
 from taalm.errors import UserError
 
@@ -51,14 +52,21 @@ def sha256(path: Path) -> str:
 
 
 def download(url: str, target: Path) -> Path:
-    """Fetch `url` into `target`, going on with what is there. Raises UserError: no network, or a sum that changed."""
+    """Fetch the zip file `url` into `target`, going on with what is there.
+
+    Raises UserError: no network, no room, something else than a whole zip file came, or its sum changed.
+    """
     recorded = target.with_name(target.name + ".sha256")
     if not target.exists():
         partial = target.with_name(target.name + ".partial")
-        _fetch(url, partial)
-        partial.replace(target)
+        with writing(partial):
+            _fetch(url, partial)
+            if not zipfile.is_zipfile(partial):
+                partial.unlink()
+                raise UserError(f"{url}: what came is not a whole zip file; run the same command again to start over")
+            partial.replace(target)
     found = sha256(target)
-    if recorded.exists() and recorded.read_text().split()[0] != found:
+    if recorded.exists() and recorded.read_text(errors="replace").split()[:1] != [found]:
         raise UserError(f"{target}: its SHA-256 is not the one in {recorded.name}; delete both to download again")
     write_text(recorded, f"{found}  {target.name}\n")
     return target
@@ -67,8 +75,8 @@ def download(url: str, target: Path) -> Path:
 def _fetch(url: str, partial: Path) -> None:
     partial.parent.mkdir(parents=True, exist_ok=True)
     done = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
+        request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
         with urllib.request.urlopen(request, timeout=60) as reply:
             if done and reply.status != 206:  # the server begins at the beginning
                 done = 0
@@ -80,18 +88,18 @@ def _fetch(url: str, partial: Path) -> None:
                 while block := reply.read(BLOCK):
                     out.write(block)
                     bar.update(len(block))
-        if total and partial.stat().st_size != total:
-            raise UserError(f"{url}: the connection ended early; run the same command again to go on")
     except urllib.error.HTTPError as error:
         if error.code == 416 and done:  # nothing is left to fetch
             return
         raise UserError(f"{url}: the server answers {error.code} {error.reason}") from None
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise UserError(
             f"{url}: cannot be reached ({reason}); without a network, put the file at {partial.with_suffix('')} "
             "and run the same command again"
         ) from None
+    if total and partial.stat().st_size != total:
+        raise UserError(f"{url}: the connection ended early; run the same command again to go on")
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -101,16 +109,20 @@ def unpack(archive: Path, folder: Path) -> None:
         return
     try:
         with zipfile.ZipFile(archive) as opened:
-            for member in opened.infolist():
-                place = (folder / member.filename).resolve()
+            members = [(member, (folder / member.filename).resolve()) for member in opened.infolist()]
+            for member, place in members:
                 if not place.is_relative_to(folder.resolve()):
                     raise UserError(f"{archive}: {member.filename!r} would be written outside {folder}")
-                if member.is_dir():
-                    continue
-                with opened.open(member) as source, atomic_path(place) as scratch, scratch.open("wb") as out:
-                    shutil.copyfileobj(source, out, BLOCK)
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{archive}: not a whole zip file ({error}); delete it to download it again") from None
+            for member, place in members:
+                if not member.is_dir():
+                    with opened.open(member) as source, atomic_path(place) as scratch, scratch.open("wb") as out:
+                        shutil.copyfileobj(source, out, BLOCK)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged zip file raises nearly anything
+        raise UserError(
+            f"{archive}: not a whole zip file ({error}); delete it and {archive.name}.sha256 to download it again"
+        ) from None
     write_text(marker, "")
 
 

@@ -1,9 +1,10 @@
 """The Fact record of LAMA-ckl, its reader and its validator."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from taalm.errors import UserError
 
@@ -99,8 +100,9 @@ def fact_from_row(row: object, where: str) -> Fact:
     Raises UserError: a field is missing or not text, the document is empty, [MASK] is not where the object is,
     or a probe does not contain the object.
     """
-    if not isinstance(row, dict):
+    if not isinstance(row, Mapping):
         raise UserError(f"{where}: expected a JSON object, found {type(row).__name__}")
+    row = {name: value for name, value in row.items() if value is not None or name in TEXT_FIELDS}  # of a table's cells
     for name in TEXT_FIELDS:
         if name not in row:
             raise UserError(f"{where}: the field {name!r} is missing")
@@ -144,13 +146,27 @@ def read_jsonl(path: str | Path) -> Iterable[tuple[str, object]]:
 
 def read_facts(path: str | Path) -> list[Fact]:
     """Read a JSONL file of LAMA-ckl rows. Raises UserError with file and line for anything that is wrong."""
+    return _facts(read_jsonl(path), str(path))
+
+
+def facts_from_rows(rows: Iterable[Mapping[str, Any]]) -> list[Fact]:
+    """The same of rows in memory (dicts, a datasets.Dataset). Raises UserError, naming the row."""
+    return _facts(numbered(rows), "rows")
+
+
+def numbered(rows: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """("rows[0]", row), ... as `read_jsonl` has lines."""
+    return ((f"rows[{index}]", row) for index, row in enumerate(rows))
+
+
+def _facts(rows: Iterable[tuple[str, object]], what: str) -> list[Fact]:
     facts, seen = [], {}
-    for where, row in read_jsonl(path):
+    for where, row in rows:
         fact = fact_from_row(row, where)
         if fact.uuid in seen:
             raise UserError(f"{where}: uuid {fact.uuid!r} occurs already at {seen[fact.uuid]}")
         seen[fact.uuid] = where
         facts.append(fact)
     if not facts:
-        raise UserError(f"{path}: holds no facts")
+        raise UserError(f"{what}: holds no facts")
     return facts

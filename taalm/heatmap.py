@@ -125,7 +125,7 @@ def snapshots_of(folder: Path) -> list[Weighed]:
 def frame(documents: Sequence[Weighed], title: str = "Token weights", height: int = 40) -> str:
     """The page in a frame of its own, `height` em high, for a notebook."""
     inside = html.escape(page(documents, title), quote=True)
-    return f'<div><iframe srcdoc="{inside}" style="width:100%;height:{height}em;border:0"></iframe></div>'
+    return f'<div><iframe sandbox srcdoc="{inside}" style="width:100%;height:{height}em;border:0"></iframe></div>'
 
 
 def _tokens(document: Weighed, method: str) -> str:

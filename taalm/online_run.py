@@ -61,9 +61,7 @@ class Run:
 
     def load(self, path: Path) -> Progress:
         """Put a checkpoint's tensors into theta; what the run knew then."""
-        tensors, values = load_state(path)
-        if "progress" not in values:
-            raise UserError(f"{path}: no checkpoint of a stream")
+        tensors, values = load_state(path, needed=("progress",))
         load_parameters(self.trained, under(tensors, "theta/"), path)
         return Progress.from_json(values["progress"])
 

@@ -9,6 +9,7 @@ import base64
 import html
 import io
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -65,7 +66,9 @@ def settings(results: Mapping[str, Result]) -> Rows:
 
 def made_with() -> Rows:
     """Commit, versions and hardware of this machine."""
-    told = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    asked = ["git", "describe", "--always", "--dirty"]
+    there = shutil.which("git") is not None
+    commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True).stdout.strip() if there else ""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
     versions = {
         "Python": platform.python_version(),
@@ -74,14 +77,15 @@ def made_with() -> Rows:
     }
     return [
         ["what", "this report was made with"],
-        ["commit", told.stdout.strip() or "not a git checkout"],
+        ["commit", commit or "not a git checkout"],
         ["versions", ", ".join(f"{name} {version}" for name, version in versions.items())],
         ["machine", f"{platform.system()} {platform.machine()}, {device}"],
     ]
 
 
 def _markdown(rows: Rows) -> str:
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    shown = [[html.escape(cell, quote=False).replace("|", "\\|") for cell in row] for row in rows]
+    lines = ["| " + " | ".join(row) + " |" for row in shown]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
@@ -115,7 +119,7 @@ def report(results: Mapping[str, Result], folder: Path, weights: Path | None) ->
                 text.append(f"![{name}](report/{name}.png)")
     if weights is not None:
         shown = html.escape(weights.read_text(encoding="utf-8"), quote=True)
-        body += ["<h2>Token weights</h2>", f'<iframe srcdoc="{shown}" title="token weights"></iframe>']
+        body += ["<h2>Token weights</h2>", f'<iframe sandbox srcdoc="{shown}" title="token weights"></iframe>']
         text.append(f"Token weights: {weights.name}")
     write_text(folder / "report.html", PAGE.format(title=html.escape(title), body="\n".join(body)))
     write_text(folder / "report.md", "\n\n".join(text) + "\n")

@@ -9,9 +9,10 @@ from typing import Any
 import yaml
 
 from taalm import processes
-from taalm.checkpoint import plain
+from taalm.checkpoint import plain, writing
 from taalm.config import save_config
 from taalm.errors import UserError
+from taalm.out_of_memory import SAME_NUMBERS
 
 
 def flatten(values: dict, prefix: str = "") -> dict[str, Any]:
@@ -30,8 +31,9 @@ def _lock(folder: Path) -> None:
     place = folder.resolve()
     if place in _locks:
         return
-    place.mkdir(parents=True, exist_ok=True)
-    handle = (place / ".lock").open("w")
+    with writing(folder):
+        place.mkdir(parents=True, exist_ok=True)
+        handle = (place / ".lock").open("w")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -48,9 +50,10 @@ def _lock(folder: Path) -> None:
 def claim(folder: Path, config: Any, keep: Sequence[str] = ()) -> None:
     """Write `config` into the folder as config.yaml, or check that it is the one that lies there.
 
-    The settings named in `keep` may differ (a run may be made longer). Raises UserError, naming the first setting
-    that differs, for another run's folder. A setting that the run did not know counts as its default. A run that left
-    nothing but its config.yaml holds no claim. While this process lives no other one can claim the folder.
+    The settings named in `keep` may differ (a run may be made longer), and so may those that only ask for less memory.
+    Raises UserError, naming the first setting that differs, for another run's folder. A setting that the run did not
+    know counts as its default. A run that left nothing but its config.yaml holds no claim. While this process lives no
+    other one can claim the folder.
     """
     path = folder / "config.yaml"
     if processes.is_main():
@@ -66,10 +69,21 @@ def _refuse_another(folder: Path, path: Path, config: Any, keep: Sequence[str]) 
         found not in (path, folder / ".lock") and found.suffix != ".part" for found in folder.iterdir()
     ):
         defaults, now = flatten(plain(asdict(type(config)()))), flatten(wanted)
-        before = defaults | flatten(yaml.safe_load(path.read_text()))
+        before = defaults | flatten(_settings(path))
         for key in sorted(set(before) | set(now)):
-            if key not in keep and before.get(key) != now.get(key):
+            if key not in (*keep, *SAME_NUMBERS) and before.get(key) != now.get(key):
                 raise UserError(
                     f"{folder} holds a run with --{key} {before.get(key)!r}, this one has {now.get(key)!r}; "
                     "give this run another folder, or delete that one"
                 )
+
+
+def _settings(path: Path) -> dict:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+        reason = "no settings"
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+    raise UserError(f"{path}: not a run's configuration ({reason}); delete the folder to begin again")

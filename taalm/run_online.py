@@ -6,7 +6,7 @@ from pathlib import Path
 
 from taalm import processes
 from taalm.checkpoint import write_text
-from taalm.config import ROOT, parse
+from taalm.config import IS_CHECKOUT, ROOT, parse
 from taalm.errors import UserError
 from taalm.models.precision import keep_freed_memory
 from taalm.online import OnlineStream
@@ -27,7 +27,8 @@ def start_processes(config: OnlineConfig, arguments: list[str]) -> None:
     started = os.environ.get("WORLD_SIZE")
     if started is None and config.ngpu > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(config.ngpu)]
-        os.execv(sys.executable, [sys.executable, *launcher, str(ROOT / "run.py"), *arguments])
+        program = [str(ROOT / "run.py")] if IS_CHECKOUT else ["-m", "taalm", "run_online"]
+        os.execv(sys.executable, [sys.executable, *launcher, *program, *arguments])
     if started is not None and int(started) != max(1, config.ngpu):
         raise UserError(f"the launcher started {started} processes: pass --ngpu {started}, texts of an update count so")
 

@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
+from datasets import load_dataset
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from taalm.adapt_documents import main, read_documents
+from taalm.adapt_documents import Own, adapt, documents_from_rows, main, read_documents
 from taalm.errors import UserError
 from taalm.models.packaged import packaged_folder
 
@@ -69,3 +70,31 @@ def test_documents_are_asked_for(tmp_path):
         main([])
     with pytest.raises(UserError, match="holds no documents"):
         main([written(tmp_path, [])])
+
+
+def test_rows_in_memory_and_of_datasets_are_taught_as_the_file_is(tiny_folder, tmp_path):
+    """load_dataset gives every row every column: the third row's probe is None."""
+    path = written(tmp_path, ROWS)
+    flags = ("--method", "finetune", "--model.name", tiny_folder, "--model.first_layer", 0, "--adapt.epochs", 2,
+             "--quiet", "true", "--out")  # fmt: skip
+    main([path, *map(str, flags), str(tmp_path / "file")])
+    expected = json.loads((tmp_path / "file" / "report.json").read_text())["documents"]
+    loaded = load_dataset("json", data_files=path, split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded[2]["probe"] is None
+    for name, rows in (("list", ROWS), ("generator", iter(ROWS)), ("dataset", loaded)):
+        assert adapt(rows, *flags, tmp_path / name)["documents"] == expected
+    assert documents_from_rows(loaded) == [
+        Own(one.document._replace(where=f"rows[{index}]"), one.probe, one.answer)
+        for index, one in enumerate(read_documents(path))
+    ]
+    loaded.to_json(tmp_path / "back.jsonl")
+    assert [one.probe for one in read_documents(str(tmp_path / "back.jsonl"))] == [row.get("probe", "") for row in ROWS]
+    with pytest.raises(UserError, match=r"list holds a run with --documents 'rows \w+'"):
+        adapt(ROWS[:2], *flags, tmp_path / "list")
+
+
+def test_a_bad_row_in_memory_is_named():
+    with pytest.raises(UserError, match=r"rows\[1\]: the field 'text' must be text, found 7"):
+        documents_from_rows([ROWS[0], {"text": 7}])
+    with pytest.raises(UserError, match="rows: holds no documents"):
+        documents_from_rows([])

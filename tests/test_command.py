@@ -1,5 +1,6 @@
 """Run: pytest tests/test_command.py. `taalm COMMAND`, its completion, and what the wheel holds."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -10,7 +11,8 @@ import pytest
 
 from taalm.__main__ import COMMANDS, completion, flags_of, main, module_of
 from taalm.errors import UserError
-from tests.conftest import ROOT
+from taalm.results import load_result
+from tests.conftest import ONLINE_SAMPLE, ROOT
 
 
 def test_every_command_is_listed_and_can_be_started(capsys):
@@ -59,3 +61,19 @@ def test_the_wheel_has_every_package():
         for file in (ROOT / top).rglob("__init__.py")
     }
     assert found <= listed
+
+
+def test_an_installed_stream_starts_its_processes(t5_folder, tmp_path):
+    """The wheel's files in a folder of their own, no run.py beside them; another run.py lies where it is started."""
+    site = tmp_path / "site"
+    shutil.copytree(ROOT / "taalm", site / "taalm", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "configs", site / "taalm" / "shipped" / "configs")
+    (tmp_path / "run.py").write_text("raise SystemExit('not this one')")
+    given = ("--ngpu", 2, "--device", "cpu", "--model", t5_folder, "--data", ONLINE_SAMPLE,
+             "--dataset_version", "quarter", "--limit", 1, "--output_dir", tmp_path / "out")  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "taalm", "run_online", *map(str, given)], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert load_result(tmp_path / "out" / "result.pkl")["config"]["ngpu"] == 2

@@ -1,6 +1,8 @@
 """Run: pytest tests/test_download.py. Downloads against a local server: whole, cut, changed, unreachable, hostile."""
 
 import io
+import random
+import resource
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -9,6 +11,7 @@ import pytest
 
 from taalm.download import download, main, sha256, unpack
 from taalm.errors import UserError
+from tests.test_mutations import mutated
 from tests.test_scripts import run_script
 
 
@@ -20,10 +23,17 @@ def archive(**files: str) -> bytes:
     return buffer.getvalue()
 
 
+class Requests(list):
+    breaks: dict[str, int]
+
+
 @pytest.fixture
 def server():
-    """(address, files, requests): serves `files` with ranges and notes the range of every request."""
-    files, requests = {}, []
+    """(address, files, requests): serves `files` with ranges and notes the range of every request.
+
+    `requests.breaks` says after how many bytes of a file the connection ends, once.
+    """
+    files, requests, breaks = {}, Requests(), {}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -33,14 +43,18 @@ def server():
             if body is None or start >= len(body):
                 self.send_error(404 if body is None else 416)
                 return
+            told = len(body)
+            if self.path in breaks:  # the connection ends there
+                body = body[: breaks.pop(self.path)]
             self.send_response(206 if wanted else 200)
-            self.send_header("Content-Length", str(len(body) - start))
+            self.send_header("Content-Length", str(told - start))
             self.end_headers()
             self.wfile.write(body[start:])
 
         def log_message(self, *args):
             pass
 
+    requests.breaks = breaks
     running = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=running.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{running.server_port}", files, requests
@@ -112,3 +126,69 @@ def test_an_archive_cannot_leave_its_folder(tmp_path):
     (tmp_path / "torn.zip").write_bytes(archive(x="1" * 999)[:50])
     with pytest.raises(UserError, match="not a whole zip"):
         unpack(tmp_path / "torn.zip", tmp_path / "in")
+
+
+def test_a_connection_that_breaks_again_and_again_gives_the_whole_file_in_the_end(server, tmp_path):
+    address, files, requests = server
+    files["a.zip"] = archive(x="".join(str(number) for number in range(2000)))
+    for end in (0, 1, 700, 701, len(files["a.zip"]) - 1):
+        requests.breaks["/a.zip"] = end
+        with pytest.raises(UserError, match=r"a\.zip: the connection ended early; run the same command again to go on"):
+            download(f"{address}/a.zip", tmp_path / "a.zip")
+        assert not (tmp_path / "a.zip").exists() and (tmp_path / "a.zip.partial").stat().st_size == end
+    assert download(f"{address}/a.zip", tmp_path / "a.zip").read_bytes() == files["a.zip"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "a.zip.sha256"]
+
+
+@pytest.mark.parametrize("there", [b"", b"<html>an older file of another length, much longer than the new one"])
+def test_what_is_no_zip_file_is_refused_and_the_next_call_starts_over(server, tmp_path, there):
+    """A page instead of the file; a rest of another file that the server has nothing to add to."""
+    address, files, _ = server
+    files["a.zip"] = b"" if there else b"<html>Sorry, no downloads today</html>"
+    if there:
+        (tmp_path / "a.zip.partial").write_bytes(there)
+    with pytest.raises(UserError, match=r"a\.zip: what came is not a whole zip file; run the same command again"):
+        download(f"{address}/a.zip", tmp_path / "a.zip")
+    assert list(tmp_path.iterdir()) == []
+    files["a.zip"] = archive(x="1")
+    assert download(f"{address}/a.zip", tmp_path / "a.zip").read_bytes() == files["a.zip"]
+
+
+def test_a_disk_that_fills_up_keeps_what_came(server, tmp_path):
+    address, files, requests = server
+    files["a.zip"] = archive(x=hex(random.Random(0).getrandbits(80_000)))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"a\.zip\.partial: cannot write this file \(File too large\); make room"):
+            download(f"{address}/a.zip", tmp_path / "a.zip")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "a.zip.partial").stat().st_size == 4000
+    assert download(f"{address}/a.zip", tmp_path / "a.zip").read_bytes() == files["a.zip"]
+    assert requests[-1] == "bytes=4000-"
+
+
+def test_an_address_that_is_none_is_told(tmp_path):
+    for address in ("nowhere/a.zip", "http://[/a.zip"):
+        with pytest.raises(UserError, match="cannot be reached"):
+            download(address, tmp_path / "a.zip")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write this file"):
+        download("http://127.0.0.1:9/a.zip", tmp_path / "file" / "a.zip")
+
+
+def test_damaged_archives_are_unpacked_whole_or_refused(tmp_path):
+    rng, path, refused = random.Random(4), tmp_path / "a.zip", 0
+    whole = archive(one="1" * 300, folder__two="2" * 300, three=str(rng.getrandbits(4000)))
+    for number in range(260):
+        path.write_bytes(mutated(whole, rng))
+        out = tmp_path / str(number)
+        try:
+            unpack(path, out)
+        except UserError as error:
+            refused += 1
+            assert str(error).startswith((f"{path}: ", f"{out}")) and not (tmp_path / "a.zip.unpacked").exists()
+        (tmp_path / "a.zip.unpacked").unlink(missing_ok=True)
+        assert not list(tmp_path.rglob("*.part"))
+    assert refused > 130 and {path.name for path in tmp_path.iterdir() if not path.name.isdigit()} == {"a.zip"}

@@ -3,9 +3,10 @@
 import json
 
 import pytest
+from datasets import load_dataset
 
 from taalm.errors import UserError
-from taalm.facts import Fact, fact_from_row, occurrences, read_facts
+from taalm.facts import Fact, fact_from_row, facts_from_rows, occurrences, read_facts
 
 ROW = {
     "relation_code": "P413",
@@ -185,3 +186,25 @@ def test_object_first_says_which_the_document_names_first(document, first):
 def test_occurrences_include_overlapping_ones():
     assert occurrences("aaXa", "a") == [(0, 1), (1, 2), (3, 4)] and occurrences("aaa", "aa") == [(0, 2), (1, 3)]
     assert occurrences("abc", "x") == []
+
+
+def test_rows_of_datasets_are_facts_as_those_of_the_file_are(tmp_path):
+    """load_dataset gives every row every column: the second one's position and one model's scores are None."""
+    short = {name: value for name, value in changed(uuid="b").items() if name != "position"}
+    rows = [ROW, {**short, "scores": {"schematic": {"n": 1.0}}}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
+    assert facts_from_rows(table) == facts_from_rows(rows) == read_facts(path)
+    assert [fact.where for fact in facts_from_rows(table)] == ["rows[0]", "rows[1]"]
+    table.to_json(tmp_path / "back.jsonl")
+    assert read_facts(tmp_path / "back.jsonl") == read_facts(path)
+
+
+def test_bad_rows_in_memory_are_named():
+    with pytest.raises(UserError, match=r"rows\[1\]: uuid 'a-1' occurs already at rows\[0\]"):
+        facts_from_rows([ROW, ROW])
+    with pytest.raises(UserError, match=r"rows\[0\]: expected a JSON object, found str"):
+        facts_from_rows(["text"])
+    with pytest.raises(UserError, match="rows: holds no facts"):
+        facts_from_rows(iter(()))

@@ -1,5 +1,7 @@
-"""Run: pytest tests/test_faults.py. SIGTERM, two runs of one name, and (slow) kill -9 at random points."""
+"""Run: pytest tests/test_faults.py. SIGTERM, two runs of one name, wrong clocks, (slow) kill -9 at random points."""
 
+import itertools
+import os
 import random
 import signal
 import subprocess
@@ -8,6 +10,8 @@ import time
 
 import pytest
 
+from taalm import evaluate
+from taalm.cell import CellConfig, settle_phi
 from taalm.results import load_result
 from tests.conftest import ROOT, run_module
 from tests.test_commands import evaluate_arguments, kill_when, losses, train_arguments
@@ -61,6 +65,38 @@ def test_a_second_run_of_one_name_is_refused_while_the_first_one_lives(tiny_fold
     first.kill()  # and with it the lock
     first.wait()
     assert run_module(*given).returncode == 0
+
+
+def test_a_clock_that_steps_back_changes_no_number(tiny_folder, sample_folder, tmp_path, monkeypatch):
+    """The day's time falls by an hour at every look at it; seconds come from a clock that only goes on."""
+    found, now = {}, itertools.count(time.time(), -3600)
+    for name in ("whole", "back"):
+        if name == "back":
+            for clock in ("time.time", "tqdm.std.time"):
+                monkeypatch.setattr(clock, lambda: next(now))
+        monkeypatch.delenv("TAALM_DATA", raising=False)
+        evaluate.main(list(map(str, adaptation(tiny_folder, sample_folder, tmp_path / name)[1:])))
+        found[name] = final(tmp_path / name)
+    seconds = [row.pop("seconds") for row in found["back"].values()]
+    assert seconds == sorted(seconds) and seconds[0] == 0 < seconds[-1] < 60
+    for row in found["whole"].values():
+        del row["seconds"]
+    assert found["back"] == found["whole"]
+
+
+def test_the_newest_phi_is_taken_and_the_choice_is_told(tmp_path, capsys):
+    """A file's time is all there is to know it by, and a clock may have been wrong."""
+    for name, stamp in (("a", 200), ("b", 300), ("c", 300), ("d", 100)):
+        file = tmp_path / name / "phi" / "model.safetensors"
+        file.parent.mkdir(parents=True)
+        file.touch()
+        os.utime(file, (stamp, stamp))
+    config = CellConfig(method="targeted", phi_runs=str(tmp_path))
+    settle_phi(config)
+    assert config.phi == str(tmp_path / "c" / "phi")
+    assert "(by its file's time the newest of 4; --phi names another)" in capsys.readouterr().out
+    settle_phi(config)
+    assert "--phi names" not in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -7,12 +7,16 @@ no read may take long, and what is read has a row for every line that is not bla
 import json
 import pickle
 import random
+import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from taalm.adapt import Adaptation, AdaptConfig
 from taalm.adapt_documents import read_documents
 from taalm.benchmarks.online_wiki import read_lessons, read_queries
 from taalm.benchmarks.templates import read_templates
@@ -22,9 +26,16 @@ from taalm.config import parse
 from taalm.errors import UserError
 from taalm.evaluate import EvaluateConfig
 from taalm.facts import read_facts
+from taalm.models.base import ModelConfig, add_lora, load_theta
+from taalm.models.split import SplitModel
+from taalm.models.train_attention import TrainAttention, TrainAttentionConfig
 from taalm.online_config import OnlineConfig
 from taalm.results import load_result, table
-from tests.conftest import ROOT
+from taalm.run_folder import claim
+from taalm.text import encode
+from taalm.tracking import TrackConfig
+from taalm.weighters import get_weighter
+from tests.conftest import ROOT, tiny_llama
 
 EACH, SLOWEST = 260, 5.0  # mutations of a file, seconds
 SAMPLE = ROOT / "data" / "sample"
@@ -111,6 +122,14 @@ def shown(path: Path) -> None:
         table({"x": result})
 
 
+def claimed(path: Path) -> None:
+    """A run's folder whose config.yaml is the file's text."""
+    (path.parent / "run").mkdir(exist_ok=True)
+    (path.parent / "run" / "log.jsonl").touch()
+    (path.parent / "run" / "config.yaml").write_bytes(path.read_bytes())
+    claim(path.parent / "run", TrackConfig())
+
+
 DOCUMENTS = "".join(
     json.dumps({"text": f"Text {i} of it.", "probe": f"It is {i}.", "answer": str(i)}) + "\n" for i in range(4)
 )
@@ -135,6 +154,7 @@ READERS: dict = {
         lambda _: (ROOT / "configs" / "online" / "wiki" / "day" / "smollm2_recadam.json").read_bytes(),
         lambda path: parse(OnlineConfig, None, ["--config", str(path)], "x"),
     ),
+    "run": (lambda _: b"to: none\nproject: taalm\n", claimed),
     "pickle": (result_file, shown),
     "safetensors": (state_file, load_state),
 }  # fmt: skip
@@ -157,6 +177,82 @@ def test_a_damaged_file_is_read_or_refused_in_a_sentence(name, tmp_path):
             refused += 1
             message = str(error)
             assert message and "Traceback" not in message
-            assert name in ("yaml", "json") or str(path) in message, message  # the file, and mostly the line
+            named = str(path.parent / "run") if name == "run" else str(path)
+            assert name in ("yaml", "json") or named in message, message  # the file, and mostly the line
         assert time.perf_counter() - started < SLOWEST
     assert refused > count / 10
+
+
+def adaptation(tokenizer, state: Path) -> Adaptation:
+    model = add_lora(tiny_llama(len(tokenizer)).requires_grad_(False), r=2, alpha=2, dropout=0.0)
+    rows = [encode(tokenizer, text) for text in ("Ana lives in Rome.", "Bo is a poet.")]
+    config = AdaptConfig(epochs=1, batch_size=1)
+    weigh = get_weighter("uniform")
+    return Adaptation(SplitModel(model), rows, 2, weigh, config, lambda epoch: {}, state, 0, quiet=True)
+
+
+def test_a_damaged_state_is_refused_or_gone_on_with(tokenizer, tmp_path):
+    """Of the tensors' numbers none is known to be wrong; everything else that is wrong is told."""
+    path, rng, refused = tmp_path / "state.safetensors", random.Random(5), 0
+    adaptation(tokenizer, path).run()
+    whole = path.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for number in range(EACH):
+        head = mutated(whole[:header], rng) if number % 2 else whole[:header]
+        path.write_bytes(head + (whole[header:] if number % 2 else mutated(whole[header:], rng)))
+        try:
+            adaptation(tokenizer, path).run()
+        except UserError as error:
+            refused += 1
+            assert str(path) in str(error) and "\n" not in str(error)
+    assert refused > EACH / 2
+    save_state(path, {}, {})
+    with pytest.raises(UserError, match="a checkpoint of something else, without 'epoch'"):
+        adaptation(tokenizer, path).run()
+
+
+def model_folder(folder: Path, tokenizer) -> Callable[[], object]:
+    tiny_llama(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return lambda: load_theta(ModelConfig(name=str(folder), r=2, device="cpu", precision="fp32"))
+
+
+def phi_folder(folder: Path, tokenizer) -> Callable[[], object]:
+    model_folder(folder / "backbone", tokenizer)
+    config = TrainAttentionConfig(backbone=str(folder / "backbone"), r=2, precision="fp32")
+    TrainAttention.create(config, "cpu").save_pretrained(folder)
+    return lambda: TrainAttention.from_pretrained(folder, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("make", "file"),
+    [(model_folder, name) for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")]
+    + [(phi_folder, name) for name in ("config.json", "model.safetensors")],
+)
+def test_a_damaged_folder_of_a_model_is_loaded_or_refused(make, file, tokenizer, tmp_path, monkeypatch):
+    """Every other mutation of weights is one of their header."""
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("asked the network"))
+    load, path, rng, refused = make(tmp_path, tokenizer), tmp_path / file, random.Random(f"{make.__name__}{file}"), 0
+    whole = path.read_bytes()
+    load()
+    for number in range(EACH // 2):
+        end = 3000 if file.endswith(".safetensors") and number % 2 else len(whole)
+        path.write_bytes(mutated(whole[:end], rng) + whole[end:])
+        started = time.perf_counter()
+        try:
+            load()
+        except UserError as error:
+            refused += 1
+            assert str(tmp_path) in str(error) and "\n" not in str(error), error
+        assert time.perf_counter() - started < SLOWEST
+    assert refused > EACH / 4
+
+
+def test_weights_that_lack_a_tensor_are_refused_not_made_up(tokenizer, tmp_path):
+    load = model_folder(tmp_path, tokenizer)
+    weights = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in weights if "down_proj" in name)
+    save_file({("x" + key if key == name else key): value for key, value in weights.items()},
+              tmp_path / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
+    with pytest.raises(UserError, match=rf"its weights lack 1 tensors \(for example {name}\)"):
+        load()

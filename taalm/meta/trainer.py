@@ -280,11 +280,13 @@ class MetaTrainer:
         """Go on from the folder's state, if there is one."""
         if not self.state_file.exists():
             return
-        tensors, values = load_state(self.state_file)
+        tensors, values = load_state(self.state_file, needed=("step", "log"))
         load_parameters(self.phi.trainable(), under(tensors, "phi/"), self.state_file)
         load_optimizer(self.optimizer, tensors)
         self.scores.load(tensors)
         self.step, self.skipped, self.seconds = values["step"], values["skipped"], values["seconds"]
         self.bad_in_a_row, self.log = values["bad_in_a_row"], values["log"]
+        if processes.is_main():
+            write_jsonl(self.folder / "log.jsonl", self.log)  # the last save may have ended between its two files
         if not self.quiet:
             tqdm.write(f"resuming at outer step {self.step} from {self.state_file}")

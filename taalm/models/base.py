@@ -10,7 +10,6 @@ from typing import Any, Literal
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -25,6 +24,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from taalm import processes
+from taalm.checkpoint import atomic_files
 from taalm.errors import UserError
 from taalm.models.freezing import freeze
 from taalm.models.kadapter import KAdapterConfig
@@ -34,6 +34,7 @@ from taalm.models.packaged import PACKAGED, packaged_folder
 from taalm.models.precision import Precision, freeze_linears, resolve_device, wants_bf16
 from taalm.models.sharding import shard
 from taalm.models.split import output_head
+from taalm.out_of_memory import is_out_of_memory
 
 OWNERLESS = ("t5-small", "t5-base", "t5-large", "t5-3b", "t5-11b", "gpt2")  # hub ids of old, without an owner
 
@@ -105,13 +106,15 @@ def quiet_loading() -> Iterator[None]:
 
 
 def load_pretrained(auto_class: Any, name: str, **options: Any) -> Any:
-    """`auto_class.from_pretrained` with failures told as one sentence."""
+    """`auto_class.from_pretrained` with failures told as one sentence; code that comes with a model is not run."""
     source = model_source(name)
     try:
         with quiet_loading():
-            return auto_class.from_pretrained(source, **options)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+            return auto_class.from_pretrained(source, trust_remote_code=False, **options)
+    except Exception as error:  # a damaged file raises nearly anything
+        if is_out_of_memory(error):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"cannot load {auto_class.__name__} from {source!r}: {reason}") from None
 
 
@@ -156,7 +159,9 @@ def load_model(
         options["device_map"] = {"": place}
     if auto_class is None:
         auto_class = language_model_class(load_pretrained(AutoConfig, name))
-    model = load_pretrained(auto_class, name, **options)
+    model, loaded = load_pretrained(auto_class, name, output_loading_info=True, **options)
+    if lacking := sorted(loaded["missing_keys"]):  # transformers would make them up
+        raise UserError(f"{name}: its weights lack {len(lacking)} tensors (for example {lacking[0]}); load it anew")
     freeze(model, freeze_level)
     model.config.use_cache = False
     freeze_linears(model, bf16)
@@ -198,6 +203,8 @@ def add_lora(
             found = get_peft_model(model, config)
         except ValueError as error:  # no layer of such a name
             raise UserError(f"LoRA on {which} layers: {str(error).splitlines()[0]}") from None
+    named = config.target_modules  # a set, which is written in another order by every process
+    config.target_modules = sorted(named) if isinstance(named, set) else named
     fuse_lora(found)
     return found
 
@@ -269,10 +276,14 @@ def load_theta(config: ModelConfig) -> tuple[nn.Module, Any]:
 
 
 def save_adapter(model: nn.Module, folder: Path) -> None:
-    """Write the adapter in PEFT's format, or the whole model; all processes must call it."""
+    """Write the adapter in PEFT's format, or the whole model; all processes must call it.
+
+    Raises UserError where it cannot be written; what lay there stays.
+    """
     tensors = processes.collect(model.state_dict())
     if processes.is_main():
-        model.save_pretrained(folder, state_dict=tensors)
+        with atomic_files(folder) as scratch:
+            model.save_pretrained(scratch, state_dict=tensors)
 
 
 def position_limit(name: str) -> int | None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 
 from taalm.checkpoint import load_parameters, load_state, save_state, write_text
+from taalm.config import from_values
 from taalm.errors import UserError
 from taalm.losses import target_mask
 from taalm.models.base import add_lora, load_model, load_pretrained
@@ -137,15 +138,17 @@ class TrainAttention(nn.Module):
         Raises UserError for a damaged or foreign folder.
         """
         folder = RELEASED.get(str(folder), Path(folder))
+        described = folder / "config.json"
         try:
-            described = json.loads((folder / "config.json").read_text())
-            config = TrainAttentionConfig(**described["train_attention"])
+            values = json.loads(described.read_text(encoding="utf-8"))["train_attention"]
+            phi = cls.create(from_values(TrainAttentionConfig, values), device)
         except OSError:
             raise UserError(f"{folder}: no Train-Attention here (config.json cannot be read)") from None
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise UserError(f"{folder / 'config.json'}: not a Train-Attention configuration ({error})") from None
+        except UserError as error:
+            raise UserError(f"{described}: {error}") from None
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(f"{described}: not a Train-Attention configuration ({error})") from None
         saved, _ = load_state(folder / "model.safetensors")
-        phi = cls.create(config, device)
         load_parameters(phi.trainable(), saved, folder / "model.safetensors")
         return phi.requires_grad_(False).eval()
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scripts.bench.gemm import Products, alone, flops
-from scripts.bench.growth import judge, line, points, random_model
+from scripts.bench.growth import fit_line, judge, points, random_model
 from scripts.bench.memory import own_process
 from tests.test_scripts import run_script
 
@@ -104,12 +104,13 @@ def test_growth_is_measured_at_the_points_that_are_asked_for(tiny_folder, sample
 
 def test_growth_fails_where_seconds_are_not_linear_in_tokens(capsys):
     tokens = [100, 200, 400, 800]
-    straight, bent = line(tokens, [1.1, 2.1, 4.1, 8.1]), line(tokens, [t**4 for t in tokens])
-    assert straight == pytest.approx((0.01, 0.1, 1.0)) and bent[2] < 0.95
+    straight, square = fit_line(tokens, [1.1, 2.1, 4.1, 8.1]), fit_line(tokens, [t * t for t in tokens])
+    assert straight[:3] == pytest.approx((0.01, 0.1, 1.0)) and 0.9 < straight.power < 1
+    assert square.r2 > 0.95 and square.power == pytest.approx(2)
     judge(straight)
     assert "seconds = 0.10 + 10.00 per thousand tokens, R2 1.000" in capsys.readouterr().out
-    judge((0.01, 0.1, 0.951))
-    for fit in ((0.01, 0.1, 0.949), bent):
+    judge(straight._replace(r2=0.951))
+    for fit in (straight._replace(r2=0.949), square):
         with pytest.raises(SystemExit, match="not linear in tokens"):
             judge(fit)
 

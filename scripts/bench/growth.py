@@ -8,11 +8,13 @@ not linear in tokens.
 
 import argparse
 import json
+import math
 import statistics
 import tempfile
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -36,6 +38,7 @@ GROWTH = {
     "size": tuple(SIZES),
 }
 LOWEST_R2 = 0.95
+HIGHEST_POWER = 1.1  # a parabola through few points passes for a line by R^2
 
 
 def random_model(size: str, model: str, folder: Path) -> str:
@@ -67,18 +70,27 @@ def point(given: argparse.Namespace, at: dict) -> dict:
     return {**at, "tokens": tokens, "seconds": statistics.median(seconds["step"]), "gib": gib}
 
 
-def line(x: list[float], y: list[float]) -> tuple[float, float, float]:
-    """Slope, intercept and R^2 of the least-squares line."""
+class Fit(NamedTuple):
+    """The least-squares line through points, its R^2, and the power of x that y grows with."""
+
+    slope: float
+    intercept: float
+    r2: float
+    power: float
+
+
+def fit_line(x: list[float], y: list[float]) -> Fit:
     slope, intercept = statistics.linear_regression(x, y)
-    return slope, intercept, statistics.correlation(x, y) ** 2
+    power = statistics.linear_regression(list(map(math.log, x)), list(map(math.log, y))).slope
+    return Fit(slope, intercept, statistics.correlation(x, y) ** 2, power)
 
 
-def judge(fit: tuple[float, float, float]) -> None:
+def judge(fit: Fit) -> None:
     """Print the line of seconds by tokens. Raises SystemExit where they do not lie on it."""
-    slope, intercept, r2 = fit
-    print(f"seconds = {intercept:.2f} + {slope * 1000:.2f} per thousand tokens, R2 {r2:.3f}")
-    if r2 < LOWEST_R2:
-        raise SystemExit(f"seconds are not linear in tokens: R2 {r2:.3f}, below {LOWEST_R2}")
+    line = f"{fit.intercept:.2f} + {fit.slope * 1000:.2f} per thousand tokens"
+    print(f"seconds = {line}, R2 {fit.r2:.3f}; they grow with tokens to the power {fit.power:.2f}")
+    if fit.r2 < LOWEST_R2 or fit.power > HIGHEST_POWER:
+        raise SystemExit(f"seconds are not linear in tokens: R2 below {LOWEST_R2} or a power above {HIGHEST_POWER}")
 
 
 def points(text: str) -> tuple[str, list]:
@@ -111,8 +123,8 @@ def main() -> None:
             print(f"{quantity:10} {value!s:>7}  {found['tokens']:5} tokens {cost}", flush=True)
     measured = rows.get("documents", []) + rows.get("repeated", [])
     tokens, seconds = [row["tokens"] for row in measured], [row["seconds"] for row in measured]
-    fit = line(tokens, seconds) if len(set(tokens)) > 2 else None  # two points always lie on a line
-    write_text(given.json, json.dumps({"rows": rows, "seconds_by_tokens": fit}, indent=1) + "\n")
+    fit = fit_line(tokens, seconds) if len(set(tokens)) > 2 else None  # two points always lie on a line
+    write_text(given.json, json.dumps({"rows": rows, "seconds_by_tokens": fit and fit._asdict()}, indent=1) + "\n")
     if fit:
         judge(fit)
 

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from taalm.errors import UserError
+from taalm.plots.__main__ import main as plot
 from taalm.report import main, settings
 from taalm.results import save_result
 
@@ -63,3 +64,16 @@ def test_an_empty_folder_and_a_missing_page_are_told(tmp_path):
     save_result(tmp_path / "a.pkl", lama("finetune", 1))
     with pytest.raises(UserError, match="no such page"):
         main([str(tmp_path), "--weights", str(tmp_path / "none.html")])
+
+
+def test_a_kind_of_picture_of_some_results_is_drawn(tmp_path, capsys):
+    for name, seed in (("finetune_s1", 1), ("oracle_s1", 1)):
+        save_result(tmp_path / f"{name}.pkl", lama(name, seed))
+    plot([str(tmp_path)])
+    plot([str(tmp_path), "--kind", "plane", "--only", "oracle_s1"])
+    drawn = [(tmp_path / f"{kind}.png").read_bytes() for kind in ("curves", "plane")]
+    assert all(png.startswith(b"\x89PNG") for png in drawn) and drawn[0] != drawn[1]
+    assert "plane in" in capsys.readouterr().out
+    for wrong, said in ((["--kind", "pie"], "curves, plane, gains"), (["--only", "x"], "has no x")):
+        with pytest.raises(UserError, match=said):
+            plot([str(tmp_path), *wrong])

@@ -1,10 +1,11 @@
-"""`python -m taalm.plots results/lamackl --out curves.png`: the curves of a folder of results, whatever they are of."""
+"""`python -m taalm.plots results/lamackl --out curves.png`: a picture of a folder of results, whatever they are of."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from taalm.config import run_entry
+from taalm.errors import UserError
 from taalm.plots.kinds import pictures
 from taalm.plots.style import write
 from taalm.results import some_results
@@ -13,13 +14,22 @@ from taalm.results import some_results
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m taalm.plots", description="Learning and forgetting curves.")
     parser.add_argument("folder", type=Path, help="folder of result files")
-    parser.add_argument("--out", type=Path, default=None, help="PNG to write; default <folder>/curves.png")
+    parser.add_argument("--kind", default="", help="curves, plane or gains of LAMA-ckl; default the main picture")
+    parser.add_argument("--only", default="", help="some of the results, their names joined by commas")
+    parser.add_argument("--out", type=Path, default=None, help="PNG to write; default <folder>/<kind>.png")
     given = parser.parse_args(arguments)
     results = some_results(given.folder)
-    path = given.out or given.folder / "curves.png"
-    draw = next(iter(pictures(results).values()))
-    write(draw(results), path)
-    print(f"curves in {path}")
+    names = given.only.split(",") if given.only else list(results)
+    if unknown := set(names) - set(results):
+        raise UserError(f"--only: {given.folder} has no {sorted(unknown)[0]}; it has {', '.join(results)}")
+    results = {name: results[name] for name in names}
+    kinds = pictures(results)
+    if given.kind and given.kind not in kinds:
+        raise UserError(f"--kind {given.kind}: of these results there are {', '.join(kinds)}")
+    kind = given.kind or next(iter(kinds))
+    path = given.out or given.folder / f"{kind}.png"
+    write(kinds[kind](results), path)
+    print(f"{kind} in {path}")
 
 
 if __name__ == "__main__":

@@ -138,6 +138,8 @@ def adapt(rows: Iterable[Mapping[str, Any]], *flags: object) -> dict:
     adapt([{"text": "..."}], "--out", "adapter", "--method", "finetune"). Raises UserError for what the command refuses.
     """
     config, own = _parse(list(map(str, flags))), documents_from_rows(rows)
+    if config.documents or config.dry_run:
+        raise UserError("--documents and --dry_run are the command's: here the documents are given, and learned")
     told = hashlib.sha256(repr([(one.document.text, one.probe, one.answer) for one in own]).encode())
     config.documents = f"rows {told.hexdigest()[:16]}"  # a folder's run belongs to its documents
     return _teach(config, own)

@@ -98,3 +98,6 @@ def test_a_bad_row_in_memory_is_named():
         documents_from_rows([ROWS[0], {"text": 7}])
     with pytest.raises(UserError, match="rows: holds no documents"):
         documents_from_rows([])
+    for flags in (("--documents", "x.jsonl"), ("--dry_run", "true")):
+        with pytest.raises(UserError, match="--documents and --dry_run are the command's"):
+            adapt(ROWS, *flags)

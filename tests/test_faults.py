@@ -7,16 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from taalm import evaluate
 from taalm.cell import CellConfig, settle_phi
 from taalm.results import load_result
-from tests.conftest import ROOT, run_module
+from tests.conftest import ONLINE_SAMPLE, ROOT, run_module
 from tests.test_commands import evaluate_arguments, kill_when, losses, train_arguments
+from tests.test_lama_pipeline import lama, many  # noqa: F401 (a fixture)
+from tests.test_twiki_commands import raw, stand_in  # noqa: F401 (fixtures)
 
-KILLS = 25  # of each command
+KILLS = 12  # of each command, at least
 
 
 def final(out):
@@ -99,43 +103,76 @@ def test_the_newest_phi_is_taken_and_the_choice_is_told(tmp_path, capsys):
     assert "--phi names" not in capsys.readouterr().out
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["phi", "adaptation"])
-def test_killed_at_random_points_nothing_is_torn_and_the_numbers_are_the_same(
-    kind, tiny_folder, sample_folder, tmp_path, capsys
-):
-    """kill -9 after random times, again and again, until it has been killed often enough; then it runs to its end."""
-    if kind == "phi":
-        more = ("--outer.steps", 60, "--outer.save_every", 1, "--name", "phi")
-        whole, killed = (
-            train_arguments(tiny_folder, sample_folder, tmp_path / name, *more) for name in ("whole", "killed")
-        )
-    else:
-        more = ("--adapt.epochs", 12)
-        whole, killed = (adaptation(tiny_folder, sample_folder, tmp_path / name, *more) for name in ("whole", "killed"))
-    assert run_module(*whole).returncode == 0
-    rng, kills, runs = random.Random(7), 0, 0
-    while kills < KILLS and runs < 3 * KILLS:
-        runs += 1
+Work = tuple[tuple, Callable[[], object]]  # a command but for its folder, and the numbers it leaves there
+
+
+@pytest.fixture
+def works(request, tiny_folder, t5_folder, sample_folder) -> dict[str, Callable[[Path], Work]]:
+    """Every kind of long work: folder -> (command, its final numbers)."""
+    probes = request.getfixturevalue("stand_in")
+    folder = request.getfixturevalue("lama")(*many(60))
+
+    def phi(out: Path) -> Work:
+        more = ("--outer.steps", 30, "--outer.save_every", 1, "--name", "phi")
+        return train_arguments(tiny_folder, sample_folder, out, *more), lambda: losses(out / "phi")
+
+    def adapting(out: Path) -> Work:
+        given = adaptation(tiny_folder, sample_folder, out, "--adapt.epochs", 12)
+        return given, lambda: [row["ppl_changed"] for row in final(out).values()]
+
+    def periods(out: Path) -> Work:
+        given = ("taalm.evaluate_twiki", "--method", "finetune", "--data", probes, "--model.name", tiny_folder,
+                 "--adapt.lr", 1e-2, "--model.first_layer", 0, "--adapt.batch_size", 2, "--adapt.save_every", 1,
+                 "--out", out)  # fmt: skip
+        return given, lambda: [load_result(out / f"finetune_seed42_{index}.pkl")["summary"] for index in range(3)]
+
+    def stream(out: Path) -> Work:
+        given = ("run", "--model", t5_folder, "--data", ONLINE_SAMPLE, "--output_dir", out, "--method", "vannila",
+                 "--dataset_version", "quarter", "--num_train_epochs", 2, "--learning_rate", 1e-3, "--precision",
+                 "fp32")  # fmt: skip
+        numbers = ("em", "bwt", "fwt", "kg")
+        rows = lambda: load_result(out / "result.pkl")["eval_result"].values()  # noqa: E731
+        return given, lambda: [[row[number] for number in numbers] for row in rows()]
+
+    def pipeline(out: Path) -> Work:
+        given = ("taalm.benchmarks.lama_pipeline", "--lama", folder, "--out", out, "--models", f'["{tiny_folder}"]')
+        return given, lambda: {path.name: path.read_bytes() for path in sorted(out.rglob("*.jsonl"))}
+
+    return {"phi": phi, "adaptation": adapting, "periods": periods, "stream": stream, "pipeline": pipeline}
+
+
+def killed_and_resumed(command: tuple, longest: float, rng: random.Random) -> int:
+    """Run the command again and again, each time killed -9 after a random time, until it ends; how often it was."""
+    kills = 0
+    while True:
         process = subprocess.Popen(
-            [sys.executable, "-m", *map(str, killed)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            [sys.executable, "-m", *map(str, command)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         try:
-            process.wait(timeout=rng.uniform(4, 9))
+            process.wait(timeout=rng.uniform(0.4, 1.0) * longest)
         except subprocess.TimeoutExpired:
             process.kill()
             kills += 1
         error = process.stderr.read().decode()
         assert "Traceback" not in error and "error:" not in error, error
-        time.sleep(0.05)
-        if process.returncode == 0:
-            break
-    done = run_module(*killed)
+        if process.wait() == 0:
+            return kills
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["phi", "adaptation", "periods", "stream", "pipeline"])
+def test_killed_at_random_points_nothing_is_torn_and_the_numbers_are_the_same(kind, works, tmp_path, capsys):
+    """kill -9 after random times until it ends, and so on in new folders until it has been killed often enough."""
+    command, numbers = works[kind](tmp_path / "whole")
+    started = time.perf_counter()
+    done = run_module(*command)
     assert done.returncode == 0, done.stderr
+    longest, expected = time.perf_counter() - started, numbers()
+    rng, kills, rounds = random.Random(7), 0, 0
+    while kills < KILLS:
+        rounds += 1
+        command, numbers = works[kind](tmp_path / f"killed{rounds}")
+        kills += killed_and_resumed(command, longest, rng)
+        assert numbers() == expected
     with capsys.disabled():
-        print(f"\n{kind}: {kills} kills in {runs} runs, then the end")
-    if kind == "phi":
-        assert losses(tmp_path / "killed" / "phi") == losses(tmp_path / "whole" / "phi")
-    else:
-        one, other = final(tmp_path / "killed"), final(tmp_path / "whole")
-        assert all(one[epoch]["ppl_changed"] == other[epoch]["ppl_changed"] for epoch in other)
+        print(f"\n{kind}: {kills} kills, {rounds} times to the end, the same numbers")

@@ -53,9 +53,10 @@ def adapted(tiny_folder, sample_folder, phi_folder, tmp_path):
 
 SAME_AS_FINETUNE = {"finetune", "lora"}  # LoRA is the default base
 ENCODERS_ONLY = {"modular"}  # see tests/test_online_models.py
+NEEDS_WEIGHTS = {"views"}  # see tests/test_views.py
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - SAME_AS_FINETUNE - ENCODERS_ONLY))
+@pytest.mark.parametrize("method", sorted(set(METHODS) - SAME_AS_FINETUNE - ENCODERS_ONLY - NEEDS_WEIGHTS))
 def test_a_methods_update_differs_from_finetunes(adapted, method):
     plain, other = adapted("finetune", "plain"), adapted(method, "other")
     if set(plain) != set(other):  # another base: other tensors train

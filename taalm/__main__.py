@@ -12,6 +12,7 @@ COMMANDS = {  # name -> what it does; the module is taalm.<name> unless another 
     "evaluate_twiki": "the same on TemporalWiki's three periods in sequence",
     "run_online": "the online wiki stream: one training call per date",
     "adapt_documents": "teach a model documents of your own",
+    "ceiling": "weights trained on each document's own probe, for the method given",
     "weigh": "show the weights of a text's tokens",
     "results": "the table of a folder of results",
     "intervals": "their 95 % intervals",

@@ -43,6 +43,8 @@ class CellConfig:
     recadam: RecAdamConfig = field(default_factory=RecAdamConfig)
     review: ReviewConfig = field(default_factory=ReviewConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
+    weights: str = ""
+    """Weights for the method given: a jsonl file, a line for each document (taalm.ceiling makes one)."""
     known_above: Share = 1.0
     """Tokens to which theta_0 gives at least this probability get weight 0 (known-token masking); 1 masks none."""
     phi: str = ""
@@ -195,6 +197,7 @@ class Cell:
             base_losses=base_losses,
             reference_losses=lambda: self._reference_losses(rows, work / "reference.safetensors"),
             keep=config.rho.keep,
+            weights=config.weights,
         )
         weigh = get_weighter(self.method.weighter, material)
         if config.known_above < 1:

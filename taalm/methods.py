@@ -33,6 +33,7 @@ METHODS: dict[str, Method] = {
     "surprisal": Method(weighter="surprisal"),
     "ner": Method(weighter="ner"),
     "tfidf": Method(weighter="tfidf"),
+    "given": Method(weighter="given"),
     "recadam": Method(optimizer="recadam"),
     "review": Method(rehearsal="mix_review"),
     "kl": Method(rehearsal="kl"),

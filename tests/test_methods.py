@@ -53,7 +53,7 @@ def adapted(tiny_folder, sample_folder, phi_folder, tmp_path):
 
 SAME_AS_FINETUNE = {"finetune", "lora"}  # LoRA is the default base
 ENCODERS_ONLY = {"modular"}  # see tests/test_online_models.py
-NEEDS_WEIGHTS = {"views"}  # see tests/test_views.py
+NEEDS_WEIGHTS = {"views", "given"}  # see tests/test_views.py, tests/test_ceiling.py
 
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - SAME_AS_FINETUNE - ENCODERS_ONLY - NEEDS_WEIGHTS))
@@ -79,7 +79,7 @@ def test_a_combination_runs_and_differs_from_each_of_its_parts(adapted, method):
 
 PRODUCT = list(
     itertools.product(
-        [m for m in METHODS if METHODS[m].weighter != "uniform"] + ["finetune"],
+        [m for m in METHODS if METHODS[m].weighter != "uniform" and m not in NEEDS_WEIGHTS] + ["finetune"],
         ["finetune", "recadam"],
         ["finetune", "review", "kl"],
         ["lora", "qlora", "kadapter", "full"],

@@ -152,5 +152,5 @@ def test_what_a_weighter_lacks_is_said():
 def test_only_the_rho_family_looks_at_present_losses(documents):
     losses = losses_for(documents, 1)
     material = Material(documents=documents, base_losses=lambda: losses, reference_losses=lambda: losses)
-    for name in set(WEIGHTERS) - {"train_attention", "ner", "oracle_bidirectional"}:
+    for name in set(WEIGHTERS) - {"train_attention", "ner", "oracle_bidirectional", "given"}:
         assert isinstance(get_weighter(name, material), Selector) == (name in {"rho", "rho_theta0", "sstoken_rel"})

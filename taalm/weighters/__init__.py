@@ -7,6 +7,7 @@ from torch import Tensor
 
 from taalm.errors import UserError
 from taalm.text import Batch
+from taalm.weighters.given import given
 from taalm.weighters.material import Material
 from taalm.weighters.ner import ner
 from taalm.weighters.oracle import oracle, oracle_bidirectional
@@ -41,6 +42,7 @@ WEIGHTERS: dict[str, Callable[[Material], Weighter | Selector]] = {
     "surprisal": surprisal,
     "ner": ner,
     "tfidf": tfidf,
+    "given": given,
 }
 
 

@@ -23,3 +23,4 @@ class Material:
     base_losses: Callable[[], list[Tensor]] | None = None
     reference_losses: Callable[[], list[Tensor]] | None = None
     keep: float = 0.6
+    weights: str = ""

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from taalm import evaluate
+from taalm.benchmarks.temporal_wiki import SETS
 from taalm.cell import CellConfig, settle_phi
 from taalm.results import load_result
 from tests.conftest import ONLINE_SAMPLE, ROOT, run_module
@@ -124,7 +125,8 @@ def works(request, tiny_folder, t5_folder, sample_folder) -> dict[str, Callable[
         given = ("taalm.evaluate_twiki", "--method", "finetune", "--data", probes, "--model.name", tiny_folder,
                  "--adapt.lr", 1e-2, "--model.first_layer", 0, "--adapt.batch_size", 2, "--adapt.save_every", 1,
                  "--out", out)  # fmt: skip
-        return given, lambda: [load_result(out / f"finetune_seed42_{index}.pkl")["summary"] for index in range(3)]
+        files = [out / f"finetune_seed42_{index}.pkl" for index in range(3)]
+        return given, lambda: [[load_result(file)["summary"][name] for name in SETS] for file in files]
 
     def stream(out: Path) -> Work:
         given = ("run", "--model", t5_folder, "--data", ONLINE_SAMPLE, "--output_dir", out, "--method", "vannila",

@@ -29,6 +29,7 @@ from taalm.meta.objectives import ObjectiveConfig
 from taalm.meta.problem import Lesson, Theta
 from taalm.models.base import ModelConfig, load_theta
 from taalm.models.precision import keep_freed_memory
+from taalm.models.train_attention import softmax_weights
 from taalm.run_folder import claim
 
 
@@ -62,11 +63,6 @@ class CeilingConfig:
     """No progress."""
 
 
-def shares(logits: Tensor, mask: Tensor) -> Tensor:
-    """Weights (B, T-1) of mean 1 over the real targets of each row, 0 elsewhere."""
-    return torch.softmax(logits.masked_fill(mask == 0, float("-inf")), 1) * mask.sum(1, keepdim=True)
-
-
 def train_weights(theta: Theta, lesson: Lesson, steps: int, lr: float) -> tuple[Tensor, float, float]:
     """The weights (B, T-1) after `steps` updates from equal ones, and the lesson's task loss before and after."""
     mask, estimate = target_mask(lesson.documents.attention_mask), get_hypergradient("jvp")
@@ -74,12 +70,12 @@ def train_weights(theta: Theta, lesson: Lesson, steps: int, lr: float) -> tuple[
     optimizer = torch.optim.Adam([logits], lr=lr)
     before = theta.post_step_loss(lesson, mask)
     for _ in range(steps):
-        weights = shares(logits, mask)
+        weights = softmax_weights(logits, mask.bool())
         found = theta.hypergradient(estimate, lesson, weights)
         optimizer.zero_grad()
         (found.weight_gradient * weights).sum().backward()
         optimizer.step()
-    weights = shares(logits, mask).detach()
+    weights = softmax_weights(logits, mask.bool()).detach()
     return weights, before, theta.post_step_loss(lesson, weights)
 
 

@@ -20,11 +20,11 @@ from torch.distributed.fsdp import FSDPModule
 from taalm import processes
 from taalm.errors import UserError
 from taalm.losses import target_mask, weighted_mean
+from taalm.meta.at_theta_0 import AtTheta0
 from taalm.models.split import SplitModel
 from taalm.seeds import derive_seed
 from taalm.text import Batch, Encoded, by_tokens, collate
 
-MOST_BYTES = 2**30  # of theta_0's states that KL replay keeps
 EXACT = 1e-9  # whole products may come out a rounding below themselves
 
 
@@ -79,14 +79,14 @@ class _Review:
         first = (self.config.batch_size or self.config.ratio * documents) * self.config.decay**epoch
         return math.floor(first * (step + 1) + EXACT) - math.floor(first * step + EXACT)
 
-    def parts(self, count: int, step: int) -> Iterator[tuple[list[int], Batch, float]]:
-        """(which texts, their batch, its share of the `count` texts) within the token budget, this process's."""
+    def parts(self, count: int, step: int) -> Iterator[tuple[Batch, float]]:
+        """(batch, its share of the `count` texts) within the token budget, this process's."""
         rng = random.Random(derive_seed(self.seed + 1, step))
         chosen = [rng.randrange(len(self.texts)) for _ in range(count)]
         device = next(self.split.model.parameters()).device
         for part, counts in processes.in_step(chosen, lambda mine: by_tokens(mine, self.lengths, self.token_budget)):
             batch = collate([self.texts[index] for index in part], self.pad_id).to(device)
-            yield part, self.split.with_states(batch), counts * len(part) / count
+            yield self.split.with_states(batch), counts * len(part) / count
 
 
 class MixReview(_Review):
@@ -97,7 +97,7 @@ class MixReview(_Review):
 
     def losses(self, documents: int, epoch: int, step: int) -> Iterator[Tensor]:
         share = 1 - self.document_share(documents, epoch, step)
-        for _, batch, part in self.parts(self.count(documents, epoch, step), step):
+        for batch, part in self.parts(self.count(documents, epoch, step), step):
             mask = target_mask(batch.attention_mask)
             nll = self.split.token_losses(batch)
             yield share * part * weighted_mean(nll, torch.ones_like(nll), mask)
@@ -110,19 +110,18 @@ class KLReplay(_Review):
         super().__init__(split, *args)
         if isinstance(split.model, FSDPModule):
             raise UserError("KL replay needs theta_0 beside theta and does not go with shards; use review")
-        self.theta_0 = {n: p.detach().clone() for n, p in split.model.named_parameters() if p.requires_grad}
-        self.kept: dict[int, Tensor] = {}  # what enters the head at theta_0, (real targets, H) of a text
-        self.bytes = 0
+        theta_0 = {n: p.detach().clone() for n, p in split.model.named_parameters() if p.requires_grad}
+        self.before = AtTheta0(split, theta_0)
 
     def document_share(self, documents: int, epoch: int, step: int) -> float:
         return 1.0
 
     def losses(self, documents: int, epoch: int, step: int) -> Iterator[Tensor]:
-        for texts, batch, part in self.parts(self.count(documents, epoch, step), step):
+        for batch, part in self.parts(self.count(documents, epoch, step), step):
             mask = target_mask(batch.attention_mask)
             places = mask.nonzero(as_tuple=True)
             self.split.model.eval()  # the teacher has no dropout
-            before = F.log_softmax(self._teacher(texts, batch, places).float(), -1)
+            before = F.log_softmax(self._teacher(batch, places).float(), -1)
             self.split.model.train()
             now = F.log_softmax(self.split.logits(batch, places=places).float(), -1)
             values = F.kl_div(now, before, reduction="none", log_target=True).sum(-1)
@@ -130,19 +129,11 @@ class KLReplay(_Review):
             yield self.config.weight * part * weighted_mean(divergence, torch.ones_like(divergence), mask)
 
     @torch.no_grad()
-    def _teacher(self, texts: Sequence[int], batch: Batch, places: tuple[Tensor, Tensor]) -> Tensor:
+    def _teacher(self, batch: Batch, places: tuple[Tensor, Tensor]) -> Tensor:
         """theta_0's logits (N, V) at the texts' real targets; what enters the head is computed once a text."""
         if not self.split.is_direct(batch):
-            return self.split.logits(batch, self.theta_0, places)
-        if any(text not in self.kept for text in texts):
-            found = self.split.head_input(batch, self.theta_0)[places]
-            parts = dict(zip(texts, found.split([self.lengths[text] - 1 for text in texts]), strict=True))
-            if self.bytes + found.nbytes > MOST_BYTES:
-                return self.split.head(found)
-            new = {text: part.clone() for text, part in parts.items() if text not in self.kept}
-            self.bytes += sum(part.nbytes for part in new.values())
-            self.kept |= new
-        return self.split.head(torch.cat([self.kept[text] for text in texts]))
+            return self.split.logits(batch, self.before.theta_0, places)
+        return self.split.head(self.before.head_inputs(batch))
 
 
 REHEARSALS: dict[str, type[_Review]] = {"mix_review": MixReview, "kl": KLReplay}

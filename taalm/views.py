@@ -3,7 +3,7 @@
 A document that names the object before the subject ("the bishop Raymond Gam ...") teaches a causal model nothing about
 what follows the subject, and every probe asks subject -> object. A view is a name of the document followed by what the
 weights point at, "Raymond Gam: bishop"; it is learned beside the document, its object's tokens alone weighing
-(docs/method.md, "Views"). Names are runs of capitalised words: for languages that write names so.
+(docs/method.md, "Cloze views"). Names are runs of capitalised words: for languages that write names so.
 """
 
 import random

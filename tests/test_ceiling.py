@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from taalm import ceiling, evaluate
-from taalm.ceiling import one_per_document, shares
+from taalm.ceiling import one_per_document
 from taalm.errors import UserError
 from taalm.facts import read_facts, read_jsonl
+from taalm.models.train_attention import softmax_weights
 from taalm.results import load_result
 from taalm.text import encode
 from taalm.weighters import get_weighter
@@ -26,7 +27,7 @@ def run(tiny_folder, sample_folder, out, *more: object) -> list[dict]:
 
 def test_weights_have_mean_1_over_real_targets():
     mask = torch.tensor([[1.0, 1, 1, 0], [1, 1, 0, 0]])
-    weights = shares(torch.tensor([[0.0, 2, 0, 9], [1, 1, 5, 5]]), mask)
+    weights = softmax_weights(torch.tensor([[0.0, 2, 0, 9], [1, 1, 5, 5]]), mask.bool())
     assert torch.allclose(weights.sum(1), mask.sum(1)) and not weights[mask == 0].any()
     assert weights[0, 1] > weights[0, 0] and torch.allclose(weights[1, :2], torch.ones(2))
 

@@ -45,7 +45,7 @@ def log_probabilities(split: SplitModel, row) -> torch.Tensor:
 
 def drawn(review, count: int, step: int) -> list[tuple[int, ...]]:
     found = []
-    for _, batch, _ in review.parts(count, step):
+    for batch, _ in review.parts(count, step):
         found += keys(batch)
     return found
 

@@ -62,6 +62,12 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
 
 
+def softmax_weights(logits: Tensor, target: Tensor) -> Tensor:
+    """w = T softmax(z): mean 1 over the T places of each row where `target` holds, 0 elsewhere; all of one shape."""
+    share = torch.softmax(logits.masked_fill(~target, torch.finfo(logits.dtype).min), dim=1) * target
+    return share * target.sum(1, keepdim=True)
+
+
 class TrainAttention(nn.Module):
     """phi: (input_ids, attention_mask) -> weights, all (B, T). Built by `create` or `from_pretrained`."""
 
@@ -109,8 +115,7 @@ class TrainAttention(nn.Module):
         target[:, 1:] = target_mask(attention_mask).bool()
         if self.config.weights != "softmax":
             return (torch.sigmoid if self.config.weights == "sigmoid" else F.softplus)(logits) * target
-        share = torch.softmax(logits.masked_fill(~target, torch.finfo(logits.dtype).min), dim=1) * target
-        return share * target.sum(1, keepdim=True)
+        return softmax_weights(logits, target)
 
     def weights(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Token weights (B, T), non-negative; their scale has no meaning, their ratios within a document do."""

@@ -12,37 +12,36 @@ from scripts.bench.memory import own_process
 from tests.test_scripts import run_script
 
 
-def test_the_hypergradient_benchmark_compares_all_estimators(tiny_folder, sample_folder, tmp_path):
-    done = run_script(
-        "bench/hypergradient.sh", tmp_path, "--model", tiny_folder, "--data", sample_folder, "--documents", 3,
-        "--repeats", 1, "--json", "figures.json",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    figures = json.loads((tmp_path / "figures.json").read_text())
+@pytest.fixture
+def figures_of(tiny_folder, sample_folder, tmp_path):
+    """figures_of("gemm", "--flag", value, ...) -> what scripts/bench/gemm.sh writes of the tiny model."""
+
+    def run(bench: str, *arguments: object) -> dict:
+        common = ("--model", tiny_folder, "--data", sample_folder, "--json", "figures.json")
+        done = run_script(f"bench/{bench}.sh", tmp_path, *common, *arguments)
+        assert done.returncode == 0, done.stderr
+        return json.loads((tmp_path / "figures.json").read_text())
+
+    return run
+
+
+def test_the_hypergradient_benchmark_compares_all_estimators(figures_of):
+    figures = figures_of("hypergradient", "--documents", 3, "--repeats", 1)
     assert set(figures) == {"double_backward", "jvp", "finite_difference"}
     assert figures["jvp"]["cosine"] > 0.9999
 
 
-def test_the_meta_step_benchmark_agrees_with_the_published_algorithm(tiny_folder, sample_folder, tmp_path):
-    done = run_script(
-        "bench/meta_step.sh", tmp_path, "--model", tiny_folder, "--data", sample_folder, "--documents", 3,
-        "--repeats", 1, "--json", "figures.json",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    figures = json.loads((tmp_path / "figures.json").read_text())
+def test_the_meta_step_benchmark_agrees_with_the_published_algorithm(figures_of):
+    figures = figures_of("meta_step", "--documents", 3, "--repeats", 1)
     assert figures["rows"]["fp32"]["lowest_cosine"] > 0.999 and figures["rows"]["fp32"]["documents_per_s"] > 0
     assert set(figures["extra_peak_gib"]) == {
         "published, all documents at once", "ours", "ours, 8 warm-up steps", "ours, K = 4"
     }  # fmt: skip
 
 
-def test_the_adaptation_benchmark_has_the_trainers_loss_curve(tiny_folder, sample_folder, tmp_path):
-    done = run_script(
-        "bench/adaptation.sh", tmp_path, "--model", tiny_folder, "--data", sample_folder, "--documents", 8,
-        "--epochs", 2, "--batch_size", 4, "--lr", 1e-2, "--repeats", 1, "--json", "figures.json",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
+def test_the_adaptation_benchmark_has_the_trainers_loss_curve(figures_of):
+    size = ("--documents", 8, "--epochs", 2, "--batch_size", 4)
+    rows = figures_of("adaptation", *size, "--lr", 1e-2, "--repeats", 1)["rows"]
     losses = rows["ours, fp32"]["losses"]
     assert len(losses) == 4 and losses[-1] < losses[0] and rows["Trainer, 4 at once"]["largest_loss_difference"] < 0.01
 
@@ -65,13 +64,8 @@ def test_the_scoring_benchmark_has_the_harness_results_or_fails(tiny_folder, sam
     assert apart["harness, 8 at once"] < 1e-3 and apart["ours, fp32"] > 0.1
 
 
-def test_the_share_of_the_peak_is_that_of_an_epochs_products(tiny_folder, sample_folder, tmp_path):
-    done = run_script(
-        "bench/gemm.sh", tmp_path, "--model", tiny_folder, "--data", sample_folder, "--documents", 4, "--epochs", 1,
-        "--batch_size", 2, "--json", "figures.json",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    row = json.loads((tmp_path / "figures.json").read_text())["rows"]["fp32"]
+def test_the_share_of_the_peak_is_that_of_an_epochs_products(figures_of):
+    row = figures_of("gemm", "--documents", 4, "--epochs", 1, "--batch_size", 2)["rows"]["fp32"]
     assert row["products"] > 2 * 2 * 7 * 3  # updates, layers, linears of a layer: forward and backward with LoRA
     assert len(row["all_epochs_s"]) == 1 and row["all_epochs_s"][0] == row["epoch_s"] > 0
     expected = row["achieved_gflops"] / row["peak_gflops_at_these_shapes"]
@@ -89,13 +83,8 @@ def test_products_are_counted_forward_and_backward_with_their_shapes():
     assert all(alone(product, repeats=1) > 0 for product in counting.found)
 
 
-def test_growth_is_measured_at_the_points_that_are_asked_for(tiny_folder, sample_folder, tmp_path):
-    done = run_script(
-        "bench/growth.sh", tmp_path, "--model", tiny_folder, "--data", sample_folder, "--only", "r=4", "--repeats", 1,
-        "--json", "figures.json",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    figures = json.loads((tmp_path / "figures.json").read_text())
+def test_growth_is_measured_at_the_points_that_are_asked_for(figures_of):
+    figures = figures_of("growth", "--only", "r=4", "--repeats", 1)
     ((quantity, (row,)),) = figures["rows"].items()
     assert (quantity, row["r"], row["documents"], row["size"]) == ("r", 4, 8, "")
     assert row["tokens"] > 0 and row["seconds"] > 0 and row["gib"] >= 0

@@ -137,15 +137,14 @@ def halves(facts: list[Fact], seed: int) -> list[list[Fact]]:
     return [[f for f in facts if f.evidence in first], [f for f in facts if f.evidence not in first]]
 
 
-def swapped(evaluation: Evaluation, state: Callable[[str], Path]) -> dict[str, float | None]:
-    """Read knowledge (docs/lama_ckl.md): adapt to each half alone, ask about both."""
-    accuracies, members = [], []
+def swapped(evaluation: Evaluation, state: Callable[[str], Path]) -> list[dict]:
+    """Adapt to each half alone, ask about both: the facts of each half, and its history."""
+    found = []
     for index, part in enumerate(halves(evaluation.facts, evaluation.config.seed)):
         print(f"half {index + 1}: adapting to {len(part)} of {len(evaluation.facts)} facts")
         history = evaluation.run(part, state(f"half{index}")).history
-        accuracies.append({uuid: outcome[0] for uuid, outcome in history[max(history)]["to_learn"].items()})
-        members.append({fact.uuid for fact in part})
-    return lama_ckl.read_knowledge(accuracies, members)
+        found.append({"facts": [fact.uuid for fact in part], "eval_result": history})
+    return found
 
 
 def scaled_totals(adaptation: Adaptation, shares: list[float]) -> dict[str, dict[str, float]]:
@@ -162,7 +161,7 @@ def scaled_totals(adaptation: Adaptation, shares: list[float]) -> dict[str, dict
 
 def missing(config: EvaluateConfig, result: dict) -> bool:
     """Whether something is asked for that a finished result does not have yet."""
-    halves_asked = config.swap_halves and "read_knowledge" not in result["summary"]
+    halves_asked = config.swap_halves and not result.get("halves")
     return halves_asked or not {str(share) for share in config.scales} <= set(result.get("scaled", {}))
 
 
@@ -193,8 +192,10 @@ def main(arguments: list[str]) -> None:
     summary = lama_ckl.summary(adaptation.history, evaluation.facts)
     earlier = before.get("summary", {})
     summary |= {"minutes": adaptation.seconds / 60, "peak_gib": max(peak_gib(), earlier.get("peak_gib", 0.0))}
+    parts = before.get("halves", [])
     if config.swap_halves:
-        summary |= swapped(evaluation, lambda part: work / f"{part}.safetensors")
+        parts = swapped(evaluation, lambda part: work / f"{part}.safetensors")
+        summary |= lama_ckl.read_knowledge(parts)
     result = {
         "config": asdict(config),
         "method": config.method,
@@ -202,6 +203,7 @@ def main(arguments: list[str]) -> None:
         "facts": len(evaluation.facts),
         "documents": lama_ckl.documents_by_fact(evaluation.facts),
         "eval_result": adaptation.history,
+        "halves": parts,
         "loss_by_step": adaptation.losses_by_step,
         "summary": earlier | summary,
         "scaled": before.get("scaled", {}) | scaled_totals(adaptation, config.scales),

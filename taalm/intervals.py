@@ -3,6 +3,7 @@
 Results whose names differ in the seed alone (finetune_s42, finetune_s43) are one method. A paired bootstrap (Efron and
 Tibshirani 1993, chapter 10) draws documents, with all facts of a document together, and seeds, both with replacement;
 every method sees the same draws of facts, and of seeds where it has the same ones. Values are of the final epoch.
+Read knowledge (--swap_halves true) stands beside Total where every seed of a method has it.
 """
 
 import argparse
@@ -30,6 +31,7 @@ class Method:
     learned: np.ndarray  # (seeds, TO-LEARN facts)
     kept: np.ndarray  # (seeds, NOT-TO-FORGET facts)
     before: float  # do-nothing's Total
+    halves: tuple[np.ndarray, np.ndarray] | None = None  # (seeds, 2, facts): whether adapted to, and the accuracy then
 
     def totals(self, draws: "Draws") -> np.ndarray:
         """Total Knowledge of every draw, (draws,)."""
@@ -39,6 +41,18 @@ class Method:
     @property
     def total(self) -> float:
         return float(self.learned.mean() + self.kept.mean())
+
+    def read(self, draws: "Draws | None" = None) -> np.ndarray:
+        """Read knowledge of every draw, (draws,); without draws that of the results themselves, (1,)."""
+        adapted, accuracy = self.halves
+        facts = draws.facts if draws else np.full((1, accuracy.shape[-1]), 1.0)
+        seeds = draws.seeds(self.seeds) if draws else np.full((1, len(self.seeds)), 1 / len(self.seeds))
+
+        def mean(members: np.ndarray) -> np.ndarray:  # (draws, seeds), over both halves
+            sums = np.einsum("df,shf->dsh", facts, members * accuracy)
+            return (sums / np.einsum("df,shf->dsh", facts, members.astype(float))).mean(-1)
+
+        return (seeds * (mean(adapted) - mean(~adapted))).sum(1)
 
 
 class Draws:
@@ -67,6 +81,15 @@ def _final(result: Result, name: str, uuids: Sequence[str]) -> list[float]:
     return [last[uuid][0] for uuid in uuids]
 
 
+def _halves(results: Sequence[Result], uuids: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
+    """What Method.halves holds, or None where a result was made without --swap_halves."""
+    if not all(result.get("halves") for result in results):
+        return None
+    adapted = [[[uuid in half["facts"] for uuid in uuids] for half in result["halves"]] for result in results]
+    accuracy = [[_final(half, "to_learn", uuids) for half in result["halves"]] for result in results]
+    return np.array(adapted), np.array(accuracy)
+
+
 def methods(results: Mapping[str, Result]) -> tuple[dict[str, Method], list[str], int]:
     """The methods by name; the document of every TO-LEARN fact; how many NOT-TO-FORGET facts there are.
 
@@ -93,6 +116,7 @@ def methods(results: Mapping[str, Result]) -> tuple[dict[str, Method], list[str]
             np.array([_final(seeds[seed], "to_learn", asked) for seed in sorted(seeds)]),
             np.array([_final(seeds[seed], "not_to_forget", known) for seed in sorted(seeds)]),
             next(iter(seeds.values()))["framing"]["do-nothing"]["total"],
+            _halves([seeds[seed] for seed in sorted(seeds)], asked),
         )
         for name, seeds in by_name.items()
     }
@@ -106,13 +130,17 @@ def interval(values: np.ndarray) -> str:
 
 
 def table(results: Mapping[str, Result], against: str = "") -> str:
-    """A Markdown table: final Total, and its differences from do-nothing and from `against` with 95 % intervals."""
+    """A Markdown table with 95 % intervals: final Total, its differences from do-nothing's and `against`'s, and read
+    knowledge, where the results have it."""
     found, documents, known = methods(results)
     if against and against not in found:
         raise UserError(f"--against {against}: not here; there are {', '.join(found)}")
     draws = Draws(documents, known)
     titles = ["method", "seeds", "final Total", "minus do-nothing, 95 %"]
     lines = [titles + ([f"minus {against}, 95 %"] if against else [])]
+    reads = {name: (method.read()[0], method.read(draws)) for name, method in found.items() if method.halves}
+    lines[0] += ["read knowledge, 95 %"] * bool(reads)
+    lines[0] += [f"read, minus {against}"] * (against in reads)
     lines.append(["---"] * len(lines[0]))
     base = found[against].totals(draws) if against else None
     for name, method in sorted(found.items(), key=lambda item: -item[1].total):
@@ -121,6 +149,12 @@ def table(results: Mapping[str, Result], against: str = "") -> str:
         line = [name, str(len(method.seeds)), f"{method.total:.3f}", gain]
         if base is not None:
             line.append(f"{method.total - found[against].total:+.3f} {interval(totals - base)}")
+        value, drawn = reads.get(name, (None, None))
+        if reads:
+            line.append("" if value is None else f"{value:.3f} {interval(drawn)}")
+        if against in reads:
+            other, others = reads[against]
+            line.append("" if value is None else f"{value - other:+.3f} {interval(drawn - others)}")
         lines.append(line)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

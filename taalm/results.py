@@ -69,6 +69,7 @@ COLUMNS = (
     ("NF Acc", "nf_acc"),
     ("NF schem.", "nf_schematic_acc"),
     ("Total", "total"),
+    ("Acc, NF>=.95", "kept_acc"),
     ("final Acc", "final_acc"),
     ("final NF", "final_nf_acc"),
     ("final Total", "final_total"),
@@ -76,6 +77,7 @@ COLUMNS = (
     ("subj. first", "subject_first_acc"),
     ("obj. first", "object_first_acc"),
     ("read", "read_knowledge"),
+    ("NF then", "halves_nf_acc"),
     ("min", "minutes"),
     ("GiB", "peak_gib"),
 )

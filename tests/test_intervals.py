@@ -58,6 +58,38 @@ def test_seeds_that_differ_widen_the_interval():
     assert same.totals(draws).std() < 1e-9 < 0.1 < spread.totals(draws).std()
 
 
+def test_read_knowledge_is_drawn_by_document_half_and_seed():
+    rng = np.random.default_rng(3)
+    uuids, learned = [f"f{index}" for index in range(60)], rng.random(60) / 2
+
+    def with_halves(gain: float, seed: int, among: int = 60) -> dict:
+        parts = uuids[seed % 2 :: 2], uuids[1 - seed % 2 :: 2]
+        made = result(list(learned), [1.0], seed)
+        made["halves"] = [{
+            "facts": list(part),
+            "eval_result": {1: {"to_learn": {
+                uuid: [learned[index] + gain * (uuid in part and index < among), 1.0]
+                for index, uuid in enumerate(uuids)
+            }}},
+        } for part in parts]  # fmt: skip
+        return made
+
+    results = {f"{name}_s{seed}": with_halves(gain, seed) for name, gain in (("a", 0.1), ("b", 0.3)) for seed in (1, 2)}
+    results |= {"c_s1": result(list(learned), [1.0], 1), "d_s1": with_halves(0.6, 1, among=30)}
+    rows = table(results, against="a").splitlines()
+    assert rows[0].endswith("| read knowledge, 95 % | read, minus a |")
+    (b,) = (row for row in rows if row.startswith("| b |"))
+    assert b.endswith("| +0.200 [+0.200, +0.200] |")  # the same draws: what differs is the gain alone
+    (c,) = (row for row in rows if row.startswith("| c |"))
+    assert c.endswith("|  |  |")
+    found, documents, known = methods(results)
+    assert found["b"].read()[0] == pytest.approx(0.3)  # halves mirrored: what guessing differs in cancels
+    assert found["b"].read(Draws(documents, known)).std() < 1e-9
+    drawn = found["d"].read(Draws(documents, known))  # half of the facts are read, worth .6 each
+    assert drawn.mean() == pytest.approx(0.3, abs=0.01) and drawn.std() == pytest.approx(0.6 * 0.5 / 60**0.5, rel=0.2)
+    assert "read" not in table({"c_s1": results["c_s1"]})
+
+
 def test_what_cannot_be_compared_is_refused(tmp_path, capsys):
     one, other = result([0.1, 0.2], [1.0]), result([0.1, 0.2, 0.3], [1.0])
     with pytest.raises(UserError, match="other facts"):

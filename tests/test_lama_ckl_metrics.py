@@ -101,15 +101,20 @@ def test_the_framing_rows_are_epoch_0_and_the_majority():
     }
 
 
+def half(facts: list[str], accuracy: dict[str, float], kept: float = 1.0) -> dict:
+    last = {"to_learn": {uuid: [value, 1.0] for uuid, value in accuracy.items()}, "acc_unchanged": kept}
+    return {"facts": facts, "eval_result": {0: {"to_learn": {}, "acc_unchanged": None}, 1: last}}
+
+
 def test_read_knowledge_is_seen_minus_unseen_averaged_over_the_halves():
-    first = {"a": 1.0, "b": 0.25, "c": 0.75}  # adapted to a: 1.0 seen, 0.5 unseen
-    second = {"a": 0.25, "b": 0.5, "c": 0.0}  # adapted to b and c: 0.25 seen, 0.25 unseen
-    found = lama_ckl.read_knowledge([first, second], [{"a"}, {"b", "c"}])
-    assert found == {"adapted_acc": 0.625, "unseen_acc": 0.375, "read_knowledge": 0.25}
+    first = half(["a"], {"a": 1.0, "b": 0.25, "c": 0.75}, kept=1.0)  # 1.0 seen, 0.5 unseen
+    second = half(["b", "c"], {"a": 0.25, "b": 0.5, "c": 0.0}, kept=0.5)  # 0.25 seen, 0.25 unseen
+    found = lama_ckl.read_knowledge([first, second])
+    assert found == {"adapted_acc": 0.625, "unseen_acc": 0.375, "read_knowledge": 0.25, "halves_nf_acc": 0.75}
 
 
 def test_read_knowledge_of_a_half_without_facts_is_none():
-    found = lama_ckl.read_knowledge([{"a": 1.0}, {"a": 0.5}], [{"a"}, set()])
+    found = lama_ckl.read_knowledge([half(["a"], {"a": 1.0}), half([], {"a": 0.5})])
     assert found["read_knowledge"] is None
 
 

@@ -12,11 +12,11 @@ TOTALS = {"1e-4": 1.02, "3e-4": 1.05, "1e-3": 0.8}
 def fake_evaluate(ran: list):
     def main(arguments: list[str]) -> None:
         given = dict(zip(arguments[::2], arguments[1::2], strict=True))
-        name, rate = given["--name"], given["--adapt.lr"]
+        name, rate = given["--name"], given.get("--adapt.lr", "1e-4")
         ran.append((given["--out"].rsplit("/", 1)[1], name))
         if given["--method"] == "recadam" and rate == "1e-3":
             raise UserError("lr * coefficient is 5, at least 2: it diverges")
-        total = TOTALS[rate] + (0.1 if given.get("--rho.keep") == "0.8" else 0)
+        total = TOTALS.get(rate, 1.0) + (0.1 if given.get("--rho.keep") == "0.8" else 0)
         top_epoch = 0 if given["--method"] == "finetune" and rate == "3e-4" else 2
         outcomes = {"a": [total - 1, 1.0]}, {"k": [1.0, 1.0]}
         entry = dict(zip(("to_learn", "not_to_forget"), outcomes, strict=True))
@@ -37,7 +37,7 @@ def ran(monkeypatch, tmp_path, sample_folder):
 
     def train(arguments: list[str]) -> None:
         given = dict(zip(arguments[::2], arguments[1::2], strict=True))
-        folder = reproduce.Path(given["--out"]) / f"seed{given['--seed']}"
+        folder = reproduce.Path(given["--out"]) / given["--name"]
         folder.mkdir(parents=True)
         (folder / "report.json").write_text("{}")
         calls.append(("phi", folder.name))
@@ -53,7 +53,7 @@ def ran(monkeypatch, tmp_path, sample_folder):
 
 
 def test_the_best_cell_of_the_tuning_rows_is_reported_and_nothing_runs_twice(ran, capsys):
-    cells = ran("--methods", "finetune,rho", "--seeds", "42,43")
+    cells = ran("--rows", "finetune,rho", "--seeds", "42,43")
     assert [name for kind, name in cells if kind == "tuning"] == [
         "finetune_lr1e-4", "finetune_lr3e-4", "finetune_lr1e-3", "rho_lr1e-4", "rho_lr3e-4", "rho_lr1e-3",
         "rho_lr3e-4_rho.keep0.4", "rho_lr3e-4_rho.keep0.6", "rho_lr3e-4_rho.keep0.8",
@@ -62,22 +62,22 @@ def test_the_best_cell_of_the_tuning_rows_is_reported_and_nothing_runs_twice(ran
     said = capsys.readouterr().out
     assert "finetune: lr1e-4" in said  # 3e-4 has a better Total, and learned nothing
     assert "rho: lr3e-4_rho.keep0.8" in said and "minus finetune, 95 %" in said and "| rho | 2 | 1.150 |" in said
-    assert ran("--methods", "finetune,rho", "--seeds", "42,43") == []
-    assert ran("--methods", "finetune,rho", "--seeds", "42,43,44") == [("final", "finetune_s44"), ("final", "rho_s44")]
+    assert ran("--rows", "finetune,rho", "--seeds", "42,43") == []
+    assert ran("--rows", "finetune,rho", "--seeds", "42,43,44") == [("final", "finetune_s44"), ("final", "rho_s44")]
 
 
 def test_targeted_takes_the_phi_of_its_seed(ran):
-    cells = ran("--methods", "targeted", "--seeds", "42,43")
+    cells = ran("--rows", "targeted", "--seeds", "42,43")
     assert [name for kind, name in cells if kind == "phi"] == ["seed42", "seed43"]
 
 
 def test_a_cell_that_diverges_is_named_and_the_others_go_on(ran, capsys):
-    ran("--methods", "recadam", "--seeds", "42")
+    ran("--rows", "recadam", "--seeds", "42")
     said = capsys.readouterr().out
     assert "recadam: lr3e-4_recadam.coefficient" in said
     assert "not to be had: tuning/recadam_lr1e-3: lr * coefficient is 5" in said
 
 
 def test_an_unknown_method_is_refused(ran):
-    with pytest.raises(UserError, match="--methods finetun: not in the grid; there are finetune, targeted"):
-        ran("--methods", "finetun")
+    with pytest.raises(UserError, match="--rows finetun: not in the grid; there are finetune, targeted"):
+        ran("--rows", "finetun")

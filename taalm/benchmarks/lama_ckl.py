@@ -15,6 +15,7 @@ from taalm.errors import UserError
 from taalm.facts import Fact, read_facts
 from taalm.scoring import ProbeScore
 
+KEPT = 0.95  # the share of NOT-TO-FORGET from which on it counts as kept
 SAMPLE = SHIPPED / "data" / "sample" / "lama_ckl"
 
 
@@ -115,6 +116,7 @@ def summary(history: Mapping[int, Mapping], facts: Sequence[Fact]) -> dict[str, 
         "final_nf_acc": last["acc_unchanged"],
         "final_total": last["acc_changed"] + last["acc_unchanged"],
         "best_total": max(entry["acc_changed"] + entry["acc_unchanged"] for entry in history.values()),
+        "kept_acc": max((e["acc_changed"] for e in history.values() if e["acc_unchanged"] >= KEPT), default=None),
         "macro_acc": macro_accuracy(facts, accuracy),
         **order_strata(facts, accuracy),
     }
@@ -134,19 +136,20 @@ def framing(history: Mapping[int, Mapping], facts: Sequence[Fact]) -> dict[str, 
     }
 
 
-def read_knowledge(
-    halves: Sequence[Mapping[str, Mapping[str, float]]], members: Sequence[set[str]]
-) -> dict[str, float | None]:
+def read_knowledge(halves: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     """Accuracy on adapted facts minus accuracy on facts of the half whose documents were not seen, averaged over both.
 
-    `halves[i]` maps uuid -> accuracy after adapting on the facts `members[i]`.
+    Each half has its `facts` (uuids) and the `eval_result` of adapting to them alone, whose final epoch counts.
     """
-    seen = [mean([a for uuid, a in half.items() if uuid in part]) for half, part in zip(halves, members, strict=True)]
-    unseen = [
-        mean([a for uuid, a in half.items() if uuid not in part]) for half, part in zip(halves, members, strict=True)
-    ]
+    seen, unseen, kept = [], [], []
+    for half in halves:
+        part, last = set(half["facts"]), half["eval_result"][max(half["eval_result"])]
+        seen.append(mean([accuracy for uuid, (accuracy, _) in last["to_learn"].items() if uuid in part]))
+        unseen.append(mean([accuracy for uuid, (accuracy, _) in last["to_learn"].items() if uuid not in part]))
+        kept.append(last["acc_unchanged"])
     return {
         "adapted_acc": None if None in seen else mean(seen),
         "unseen_acc": None if None in unseen else mean(unseen),
         "read_knowledge": None if None in (*seen, *unseen) else mean(seen) - mean(unseen),
+        "halves_nf_acc": None if None in kept else mean(kept),
     }

@@ -1,15 +1,15 @@
 """The grid of docs/protocol.md: `python -m taalm.reproduce`, or `bash scripts/reproduce.sh`.
 
-Every cell is a result file; a finished one is read, an interrupted one goes on. First each row's rate and then its
-own parameter are chosen on the tuning rows, then the chosen cell runs on the reported rows, seed by seed. Several
-processes can share the rows (--rows): their cells are other files.
+Every cell is a result file; a finished one is read, an interrupted one goes on. First each row's rate (at the first
+value of its own parameter) and then that parameter are chosen on the tuning rows, then the chosen cell runs on the
+reported rows, seed by seed. Several processes can share the rows (--rows): their cells are other files.
 """
 
 import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from taalm.results import Result, load_result, load_results, table
 
 MODEL = "smollm2-135m"
 RATES = ("1e-4", "3e-4", "1e-3")
-RHO_KEEP = ("--rho.keep", ("0.4", "0.6", "0.8"))
+RHO_KEEP = ("--rho.keep", ("0.6", "0.4", "0.8"))
 RECALL = ("--recadam.coefficient", ("1250", "5000"))  # rate times coefficient must stay below 2
 REVIEW = ("--review.ratio", ("0.25", "0.5", "1"))
 REPORTED = {"final": "to_learn", "balanced": "to_learn_balanced"}  # folder of result files -> the facts
@@ -133,11 +133,16 @@ class Grid:
             return list(ROWS[row].fixed)
         rows = ["--to_learn", str(self.data / "tune_to_learn.jsonl"), "--adapt.batch_size", "8"]
         rows += ["--not_to_forget", str(self.data / "tune_not_to_forget.jsonl")]
-        best = self._best(row, {f"lr{rate}": ["--adapt.lr", rate] for rate in RATES}, rows)
-        if ROWS[row].own is not None:
-            flag, values = ROWS[row].own
-            best = self._best(row, {f"lr{best[1]}_{flag[2:]}{v}": [*best, flag, v] for v in values}, rows)
-        return best
+        if ROWS[row].own is None:
+            return self._best(row, {f"lr{rate}": ["--adapt.lr", rate] for rate in RATES}, rows)
+        flag, values = ROWS[row].own
+
+        def best(rates: Sequence[str], values: Sequence[str]) -> list[str]:
+            pairs = [(rate, value) for rate in rates for value in values]
+            choices = {f"lr{rate}_{flag[2:]}{value}": ["--adapt.lr", rate, flag, value] for rate, value in pairs}
+            return self._best(row, choices, rows)
+
+        return best(best(RATES, values[:1])[1:2], values)
 
     def _best(self, row: str, choices: dict[str, list[str]], rows: list[str]) -> list[str]:
         found = {}

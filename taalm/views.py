@@ -10,12 +10,14 @@ import random
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
+from taalm.benchmarks.templates import read_templates
 from taalm.errors import UserError
 from taalm.text import Encoded, Span, encode, offsets
 from taalm.weighters.documents import fixed
@@ -45,6 +47,9 @@ class ViewsConfig:
     """Names of a document that lead its views: those nearest to the object."""
     spans: PositiveInt = 1
     """Objects of a document: the words that weigh most, so many times."""
+    questions: str = ""
+    """Relation templates (CSV: Wikidata ID, Relation, Template) for KL replay: what theta_0 answers to them about names
+    of the review text is held on to as well."""
 
     def __post_init__(self) -> None:
         for template in self.templates:
@@ -124,9 +129,11 @@ def with_views(
 def review_views(texts: Iterable[str], config: ViewsConfig, avoided: frozenset[str], seed: int) -> list[str]:
     """What KL replay holds on to beside views: passages that begin with a name, and templates' heads with one.
 
-    No view begins with one of the names `avoided` (the probes' subjects).
+    No view begins with one of the names `avoided` (the probes' subjects). With --views.questions a question about every
+    name comes third: a relation's template up to its object.
     """
-    views = []
+    views, questions = [], read_questions(config.questions)
+    rng = random.Random(seed)
     for text in texts:
         first: dict[str, int] = {}
         for start, end in find_names(text):
@@ -136,5 +143,18 @@ def review_views(texts: Iterable[str], config: ViewsConfig, avoided: frozenset[s
                 words = text[start:].split()[: len(name.split()) + PASSAGE]
                 head = config.templates[number % len(config.templates)].removesuffix("{object}")
                 views += [" ".join(words), head.replace("{name}", name).rstrip()]
-    random.Random(seed).shuffle(views)
+                if questions:
+                    views.append(rng.choice(questions).replace("<subject>", name))
+    rng.shuffle(views)
     return views
+
+
+def read_questions(path: str) -> list[str]:
+    """The relations' templates of a file up to <object>, those that name the subject before it. Raises UserError."""
+    if not path:
+        return []
+    heads = [template.sentence.partition("<object>")[0].rstrip() for template in read_templates(Path(path)).values()]
+    found = sorted(head for head in heads if "<subject>" in head)
+    if not found:
+        raise UserError(f"--views.questions {path}: no template names <subject> before <object>")
+    return found

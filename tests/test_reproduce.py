@@ -55,8 +55,8 @@ def ran(monkeypatch, tmp_path, sample_folder):
 def test_the_best_cell_of_the_tuning_rows_is_reported_and_nothing_runs_twice(ran, capsys):
     cells = ran("--rows", "finetune,rho", "--seeds", "42,43")
     assert [name for kind, name in cells if kind == "tuning"] == [
-        "finetune_lr1e-4", "finetune_lr3e-4", "finetune_lr1e-3", "rho_lr1e-4", "rho_lr3e-4", "rho_lr1e-3",
-        "rho_lr3e-4_rho.keep0.4", "rho_lr3e-4_rho.keep0.6", "rho_lr3e-4_rho.keep0.8",
+        "finetune_lr1e-4", "finetune_lr3e-4", "finetune_lr1e-3", "rho_lr1e-4_rho.keep0.6",
+        "rho_lr3e-4_rho.keep0.6", "rho_lr1e-3_rho.keep0.6", "rho_lr3e-4_rho.keep0.4", "rho_lr3e-4_rho.keep0.8",
     ]  # fmt: skip
     assert [name for kind, name in cells if kind == "final"] == ["finetune_s42", "rho_s42", "finetune_s43", "rho_s43"]
     said = capsys.readouterr().out
@@ -75,7 +75,7 @@ def test_a_cell_that_diverges_is_named_and_the_others_go_on(ran, capsys):
     ran("--rows", "recadam", "--seeds", "42")
     said = capsys.readouterr().out
     assert "recadam: lr3e-4_recadam.coefficient" in said
-    assert "not to be had: tuning/recadam_lr1e-3: lr * coefficient is 5" in said
+    assert "not to be had: tuning/recadam_lr1e-3_recadam.coefficient1250: lr * coefficient is 5" in said
 
 
 def test_an_unknown_method_is_refused(ran):

@@ -20,7 +20,6 @@ from torch.distributed.fsdp import FSDPModule
 from taalm import processes
 from taalm.errors import UserError
 from taalm.losses import target_mask, weighted_mean
-from taalm.meta.at_theta_0 import AtTheta0
 from taalm.models.split import SplitModel
 from taalm.seeds import derive_seed
 from taalm.text import Batch, Encoded, by_tokens, collate
@@ -110,8 +109,7 @@ class KLReplay(_Review):
         super().__init__(split, *args)
         if isinstance(split.model, FSDPModule):
             raise UserError("KL replay needs theta_0 beside theta and does not go with shards; use review")
-        theta_0 = {n: p.detach().clone() for n, p in split.model.named_parameters() if p.requires_grad}
-        self.before = AtTheta0(split, theta_0)
+        self.theta_0 = {n: p.detach().clone() for n, p in split.model.named_parameters() if p.requires_grad}
 
     def document_share(self, documents: int, epoch: int, step: int) -> float:
         return 1.0
@@ -121,19 +119,13 @@ class KLReplay(_Review):
             mask = target_mask(batch.attention_mask)
             places = mask.nonzero(as_tuple=True)
             self.split.model.eval()  # the teacher has no dropout
-            before = F.log_softmax(self._teacher(batch, places).float(), -1)
+            with torch.no_grad():
+                before = F.log_softmax(self.split.logits(batch, self.theta_0, places).float(), -1)
             self.split.model.train()
             now = F.log_softmax(self.split.logits(batch, places=places).float(), -1)
             values = F.kl_div(now, before, reduction="none", log_target=True).sum(-1)
             divergence = torch.zeros(mask.shape, device=values.device).masked_scatter(mask.bool(), values)
             yield self.config.weight * part * weighted_mean(divergence, torch.ones_like(divergence), mask)
-
-    @torch.no_grad()
-    def _teacher(self, batch: Batch, places: tuple[Tensor, Tensor]) -> Tensor:
-        """theta_0's logits (N, V) at the texts' real targets; what enters the head is computed once a text."""
-        if not self.split.is_direct(batch):
-            return self.split.logits(batch, self.before.theta_0, places)
-        return self.split.head(self.before.head_inputs(batch))
 
 
 REHEARSALS: dict[str, type[_Review]] = {"mix_review": MixReview, "kl": KLReplay}

@@ -80,6 +80,22 @@ def test_review_views_begin_with_names_and_never_with_a_probes_subject():
     assert found == review_views(texts, ViewsConfig(), frozenset({"Warsaw"}), seed=1)
 
 
+def test_questions_ask_about_the_review_texts_names_up_to_the_object(tmp_path):
+    file = tmp_path / "templates.csv"
+    file.write_text(
+        "Wikidata ID,Relation,Template\nP36,capital,The capital of <subject> is <object>.\n"
+        "P50,author,<object> wrote <subject>.\n"
+    )
+    texts = ["Marie Curie was born in Warsaw and moved to Paris ."]
+    config = ViewsConfig(questions=str(file))
+    found = review_views(texts, config, frozenset({"Warsaw"}), seed=1)
+    asked = {"The capital of Marie Curie is", "The capital of Paris is"}
+    assert set(found) == asked | set(review_views(texts, ViewsConfig(), frozenset({"Warsaw"}), seed=1))
+    file.write_text("Wikidata ID,Relation,Template\nP50,author,<object> wrote <subject>.\n")
+    with pytest.raises(UserError, match="no template names <subject> before <object>"):
+        review_views(texts, config, frozenset(), seed=1)
+
+
 def cell(tiny_folder, tmp_path, method: str) -> Cell:
     review = tmp_path / "review.txt"
     review.write_text(

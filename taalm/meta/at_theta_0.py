@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from taalm.head_loss import Known
-from taalm.losses import target_mask
 from taalm.meta.inner import Tensors
 from taalm.models.split import SplitModel
 from taalm.text import Batch
@@ -28,7 +27,6 @@ class AtTheta0:
         self.split, self.theta_0 = split, theta_0
         self.states: dict[Key, Tensor] = {}
         self.losses: dict[Key, Known] = {}
-        self.inputs: dict[Key, Tensor] = {}
         self.bytes = 0
 
     def with_states(self, batch: Batch) -> Batch:
@@ -46,15 +44,6 @@ class AtTheta0:
             return Known()
         found = self._of_each(documents, self.losses, self._losses)
         return Known(torch.cat([one.values for one in found]), torch.cat([one.slope for one in found]))
-
-    def head_inputs(self, batch: Batch) -> Tensor:
-        """What enters the head at all real targets in order, (N, H); only where the model's losses are direct."""
-        return torch.cat(self._of_each(batch, self.inputs, self._head_inputs))
-
-    @torch.no_grad()
-    def _head_inputs(self, text: Batch) -> Tensor:
-        real = target_mask(text.attention_mask).bool()
-        return self.split.head_input(replace(text, states=None), self.theta_0)[:, :-1][real]
 
     @torch.no_grad()
     def _losses(self, document: Batch) -> Known:

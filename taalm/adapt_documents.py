@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from taalm import processes
 from taalm.adapt import document_losses
-from taalm.cell import Cell, CellConfig, Document, resolve_model, settle_phi
+from taalm.cell import Cell, Document
+from taalm.cell_config import CellConfig, resolve_model, settle_phi
 from taalm.checkpoint import write_text
 from taalm.config import parse, run_entry
 from taalm.dry_run import describe

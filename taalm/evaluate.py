@@ -18,7 +18,8 @@ from jsonargparse.typing import NonNegativeInt
 from taalm import processes
 from taalm.adapt import Adaptation
 from taalm.benchmarks import lama_ckl
-from taalm.cell import Cell, CellConfig, Document, resolve_model, settle_phi
+from taalm.cell import Cell, Document
+from taalm.cell_config import CellConfig, resolve_model, settle_phi
 from taalm.config import parse, run_entry
 from taalm.dry_run import describe
 from taalm.errors import UserError

@@ -15,7 +15,8 @@ from taalm.benchmarks.lama_ckl import set_metrics
 from taalm.benchmarks.temporal_wiki import PERIODS, SETS, Triple, document_rows, read_triples, summary
 from taalm.benchmarks.temporal_wiki_pairs import PAIRS
 from taalm.benchmarks.temporal_wiki_stand_in import MARK, stream_folder
-from taalm.cell import Cell, CellConfig, Document, resolve_model, settle_phi
+from taalm.cell import Cell, Document
+from taalm.cell_config import CellConfig, resolve_model, settle_phi
 from taalm.config import parse, run_entry
 from taalm.dry_run import describe
 from taalm.errors import UserError

@@ -130,13 +130,13 @@ def interval(values: np.ndarray) -> str:
 
 
 def table(results: Mapping[str, Result], against: str = "") -> str:
-    """A Markdown table with 95 % intervals: final Total, its differences from do-nothing's and `against`'s, and read
-    knowledge, where the results have it."""
+    """A Markdown table with 95 % intervals: final accuracies, final Total, its differences from do-nothing's and
+    `against`'s, and read knowledge, where the results have it."""
     found, documents, known = methods(results)
     if against and against not in found:
         raise UserError(f"--against {against}: not here; there are {', '.join(found)}")
     draws = Draws(documents, known)
-    titles = ["method", "seeds", "final Total", "minus do-nothing, 95 %"]
+    titles = ["method", "seeds", "TO-LEARN", "NOT-TO-FORGET", "final Total", "minus do-nothing, 95 %"]
     lines = [titles + ([f"minus {against}, 95 %"] if against else [])]
     reads = {name: (method.read()[0], method.read(draws)) for name, method in found.items() if method.halves}
     lines[0] += ["read knowledge, 95 %"] * bool(reads)
@@ -146,7 +146,8 @@ def table(results: Mapping[str, Result], against: str = "") -> str:
     for name, method in sorted(found.items(), key=lambda item: -item[1].total):
         totals = method.totals(draws)
         gain = f"{method.total - method.before:+.3f} {interval(totals - method.before)}"
-        line = [name, str(len(method.seeds)), f"{method.total:.3f}", gain]
+        parts = [f"{part.mean():.3f}" for part in (method.learned, method.kept)]
+        line = [name, str(len(method.seeds)), *parts, f"{method.total:.3f}", gain]
         if base is not None:
             line.append(f"{method.total - found[against].total:+.3f} {interval(totals - base)}")
         value, drawn = reads.get(name, (None, None))

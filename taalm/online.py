@@ -15,7 +15,8 @@ from taalm import processes
 from taalm.benchmarks.online_forms import FIRST, Asked, ask, clean, cut, shortened, teach
 from taalm.benchmarks.online_wiki import Lesson, date_kind, dates_of, read_lessons, read_queries
 from taalm.benchmarks.relations import INVARIANT
-from taalm.cell import Cell, Document, settle_phi
+from taalm.cell import Cell, Document
+from taalm.cell_config import settle_phi
 from taalm.checkpoint import write_jsonl
 from taalm.config import ROOT, SHIPPED
 from taalm.errors import UserError

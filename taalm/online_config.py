@@ -8,7 +8,7 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat,
 
 from taalm.adapt import AdaptConfig
 from taalm.benchmarks.online_forms import Form
-from taalm.cell import CellConfig
+from taalm.cell_config import CellConfig
 from taalm.errors import UserError
 from taalm.methods import METHODS, get_method
 from taalm.models.base import ModelConfig

@@ -11,7 +11,8 @@ from jsonargparse.typing import PositiveInt
 
 from taalm import processes
 from taalm.benchmarks.lama_ckl import data_folder
-from taalm.cell import Cell, CellConfig, Document, settle_phi
+from taalm.cell import Cell, Document
+from taalm.cell_config import CellConfig, settle_phi
 from taalm.checkpoint import write_text
 from taalm.config import parse, run_entry
 from taalm.errors import UserError

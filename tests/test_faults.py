@@ -14,7 +14,7 @@ import pytest
 
 from taalm import evaluate
 from taalm.benchmarks.temporal_wiki import SETS
-from taalm.cell import CellConfig, settle_phi
+from taalm.cell_config import CellConfig, settle_phi
 from taalm.results import load_result
 from tests.conftest import ONLINE_SAMPLE, ROOT, run_module
 from tests.test_commands import evaluate_arguments, kill_when, losses, train_arguments

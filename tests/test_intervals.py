@@ -100,4 +100,4 @@ def test_what_cannot_be_compared_is_refused(tmp_path, capsys):
         table({"t": {"eval_result": {0: {"nll": 1.0}}, "config": {}}})
     save_result(tmp_path / "a_s1.pkl", one)
     main([str(tmp_path)])
-    assert "| a | 1 | 1.150 | +0.150 [" in capsys.readouterr().out
+    assert "| a | 1 | 0.150 | 1.000 | 1.150 | +0.150 [" in capsys.readouterr().out

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from taalm.adapt import AdaptConfig
-from taalm.cell import Cell, CellConfig, Document
+from taalm.cell import Cell, Document
+from taalm.cell_config import CellConfig
 from taalm.errors import UserError
 from taalm.facts import read_facts
 from taalm.methods import METHODS, Method, get_method

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import taalm
-from taalm.cell import CellConfig, find_phi
+from taalm.cell_config import CellConfig, find_phi
 from taalm.errors import UserError
 from taalm.facts import read_facts
 from taalm.meta.observe import object_ratios

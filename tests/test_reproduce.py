@@ -61,7 +61,11 @@ def test_the_best_cell_of_the_tuning_rows_is_reported_and_nothing_runs_twice(ran
     assert [name for kind, name in cells if kind == "final"] == ["finetune_s42", "rho_s42", "finetune_s43", "rho_s43"]
     said = capsys.readouterr().out
     assert "finetune: lr1e-4" in said  # 3e-4 has a better Total, and learned nothing
-    assert "rho: lr3e-4_rho.keep0.8" in said and "minus finetune, 95 %" in said and "| rho | 2 | 1.150 |" in said
+    assert (
+        "rho: lr3e-4_rho.keep0.8" in said
+        and "minus finetune, 95 %" in said
+        and "| rho | 2 | 0.150 | 1.000 | 1.150 |" in said
+    )
     assert ran("--rows", "finetune,rho", "--seeds", "42,43") == []
     assert ran("--rows", "finetune,rho", "--seeds", "42,43,44") == [("final", "finetune_s44"), ("final", "rho_s44")]
 

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from taalm.cell import Cell, CellConfig, Document
+from taalm.cell import Cell, Document
+from taalm.cell_config import CellConfig
 from taalm.errors import UserError
 from taalm.models.base import ModelConfig
 from taalm.rehearsal import ReviewConfig

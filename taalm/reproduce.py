@@ -81,6 +81,7 @@ class Grid:
     kind: str  # of REPORTED
     data: Path  # the split's folder
     review: str  # the review texts
+    questions: str  # the relations' templates
     epochs: int
     limit: int
     done: int = 0
@@ -108,6 +109,8 @@ class Grid:
                 given += ["--phi", str(self.phi(row, seed))]
             if self.review and ROWS[row].reviews:
                 given += ["--review.data", self.review]
+            if self.questions and "views" in method.split("+"):
+                given += ["--views.questions", self.questions]
             try:
                 self._timed(f"{kind}/{name}", lambda: evaluate.main([*given, *flags]))
             except UserError as error:
@@ -182,9 +185,11 @@ def main(arguments: list[str]) -> None:
     unknown = [row for row in rows if row not in ROWS]
     if unknown:
         raise UserError(f"--rows {unknown[0]}: not in the grid; there are {', '.join(ROWS)}")
-    texts = Path(given.data or os.environ.get("TAALM_DATA", "")) / "wikitext-2" / "valid.txt"
-    folder = data_folder(given.data, MODEL)
-    grid = Grid(given.out, given.facts, folder, str(texts) if texts.is_file() else "", given.epochs, given.limit)
+    data = Path(given.data or os.environ.get("TAALM_DATA", ""))
+    texts, templates = (
+        str(file) if file.is_file() else "" for file in (data / "wikitext-2/valid.txt", data / "wikidata/templates.csv")
+    )
+    grid = Grid(given.out, given.facts, data_folder(given.data, MODEL), texts, templates, given.epochs, given.limit)
     for reached in grid.run(rows, [int(seed) for seed in given.seeds.split(",")]):
         results = load_results(given.out / given.facts)
         against = "finetune" if any(name.startswith("finetune_s") for name in results) else ""

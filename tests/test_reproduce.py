@@ -1,10 +1,12 @@
 """Run: pytest tests/test_reproduce.py. The grid: what is chosen, what is run again, what cannot be had."""
 
+import shutil
+
 import pytest
 
 from taalm import reproduce
 from taalm.errors import UserError
-from taalm.results import save_result
+from taalm.results import load_result, save_result
 
 TOTALS = {"1e-4": 1.02, "3e-4": 1.05, "1e-3": 0.8}
 
@@ -23,7 +25,7 @@ def fake_evaluate(ran: list):
         save_result(reproduce.Path(given["--out"]) / f"{name}.pkl", {
             "config": {"seed": int(given["--seed"])},
             "eval_result": {0: entry, 1: entry},
-            "summary": {"final_total": total, "top_epoch": top_epoch, "phi": given.get("--phi")},
+            "summary": {"final_total": total, "top_epoch": top_epoch, "given": given},
             "framing": {"do-nothing": {"total": 1.0}},
         })  # fmt: skip
 
@@ -46,7 +48,8 @@ def ran(monkeypatch, tmp_path, sample_folder):
 
     def run(*more: str) -> list:
         calls.clear()
-        reproduce.main(["--data", str(sample_folder), "--out", str(tmp_path), *more])
+        given = more if "--data" in more else ("--data", str(sample_folder), *more)
+        reproduce.main(["--out", str(tmp_path), *given])
         return list(calls)
 
     return run
@@ -80,6 +83,35 @@ def test_a_cell_that_diverges_is_named_and_the_others_go_on(ran, capsys):
     said = capsys.readouterr().out
     assert "recadam: lr3e-4_recadam.coefficient" in said
     assert "not to be had: tuning/recadam_lr1e-3_recadam.coefficient1250: lr * coefficient is 5" in said
+
+
+def test_review_texts_and_questions_of_the_data_folder_go_to_the_rows_that_take_them(ran, tmp_path, sample_folder):
+    data = tmp_path / "data"
+    shutil.copytree(sample_folder, data)
+    for name in ("wikitext-2/valid.txt", "wikidata/templates.csv"):
+        (data / name).parent.mkdir()
+        (data / name).write_text("")
+    ran("--data", str(data), "--rows", "finetune,targeted+kl,targeted+views+kl", "--seeds", "42")
+    given = {name: load_result(tmp_path / "final" / f"{name}_s42.pkl")["summary"]["given"] for name in (
+        "finetune", "targeted+kl", "targeted+views+kl")}  # fmt: skip
+    assert not {"--review.data", "--views.questions"} & set(given["finetune"])
+    assert "--views.questions" not in given["targeted+kl"]
+    assert given["targeted+kl"]["--review.data"] == str(data / "wikitext-2" / "valid.txt")
+    views = given["targeted+views+kl"]
+    assert views["--views.questions"] == str(data / "wikidata" / "templates.csv") and "--review.data" in views
+    assert views["--preset"] == "smollm2-135m-views" and "--adapt.lr" not in views
+
+
+def test_a_row_that_runs_once_runs_with_the_first_seed_and_other_facts_have_a_folder_of_their_own(ran):
+    cells = ran("--rows", "tfidf,finetune_low", "--seeds", "42,43", "--facts", "balanced")
+    assert [cell for cell in cells if cell[0] != "tuning"] == [
+        ("balanced", "tfidf_s42"), ("balanced", "finetune_low_s42"), ("balanced", "finetune_low_s43"),
+    ]  # fmt: skip
+
+
+def test_a_phi_of_other_documents_is_trained_for_its_row(ran):
+    cells = ran("--rows", "targeted_cross", "--seeds", "42")
+    assert ("phi", "targeted_cross_s42") in cells and ("phi", "seed42") not in cells
 
 
 def test_an_unknown_method_is_refused(ran):

@@ -31,6 +31,7 @@ from taalm.results import load_result, save_result, table
 from taalm.run_folder import claim
 from taalm.scaling import scaled
 from taalm.scoring import ProbeBatches, encode_probe, score_batches
+from taalm.shares import Share
 from taalm.text import pad_token
 from taalm.tracking import KEPT, start
 
@@ -53,6 +54,8 @@ class EvaluateConfig(CellConfig):
     """Learn only the first so many facts of the file; 0 learns all."""
     swap_halves: bool = False
     """Also adapt to each random half of the facts alone, for read knowledge (twice the time); later is fine too."""
+    scale: Share = 1.0
+    """What LoRA learned counts so many times in the model that is asked and saved (WiSE-FT, taalm/scaling.py)."""
     scales: list[float] = field(default_factory=list)
     """Also ask the final model with its adapter scaled by these shares, [0.5, 0.75]; later is fine too."""
     save_adapter: bool = True
@@ -110,7 +113,8 @@ class Evaluation:
             split.model.eval()
             entry: dict[str, Any] = {}
             for column, (name, asked, _) in sets.items():
-                scores = score_batches(split, probes[column])
+                with scaled(split.model, self.config.scale):
+                    scores = score_batches(split, probes[column])
                 entry |= lama_ckl.set_metrics(scores, column)
                 entry[name] = lama_ckl.outcomes(asked, scores)
             if not self.config.quiet:
@@ -124,7 +128,7 @@ class Evaluation:
         adaptation = self.cell.adaptation(split, tokenizer, documents, evaluate, state_file)
         adaptation.run()
         if adapter is not None:
-            save_adapter(split.model, adapter)
+            save_adapter(split.model, adapter, self.config.scale)
         return adaptation
 
 
@@ -173,8 +177,11 @@ def main(arguments: list[str]) -> None:
         facts = lama_ckl.count_facts(config.to_learn, config.data, config.model.name, "to_learn")
         print(describe(resolve_model(config), config.adapt, min(facts, config.limit or facts)))
         return
-    if config.scales and resolve_model(config).adapter == "full":
+    adapter = resolve_model(config).adapter
+    if config.scales and adapter == "full":
         raise UserError("--scales needs an adapter to scale; with --model.adapter full there is none")
+    if config.scale != 1 and adapter not in ("lora", "qlora"):
+        raise UserError(f"--scale {config.scale:g}: only LoRA is scaled so, and the adapter is {adapter}")
     keep_freed_memory()
     name = config.name or f"{config.method}_seed{config.seed}"
     folder, work = Path(config.out), Path(config.out) / "runs" / name

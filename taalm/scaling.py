@@ -17,6 +17,9 @@ from taalm.models.kadapter import KAdapterLayer
 @contextlib.contextmanager
 def scaled(model: nn.Module, share: float) -> Iterator[None]:
     """Within the block the adapter counts `share` times. Raises UserError for a model without an adapter."""
+    if share == 1:
+        yield
+        return
     if not isinstance(model, PeftModel):
         raise UserError("--scales needs an adapter to scale; with --model.adapter full there is none")
     blocks = [module for module in model.modules() if isinstance(module, KAdapterLayer)]

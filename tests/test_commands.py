@@ -108,6 +108,12 @@ def test_every_method_writes_a_result_with_all_numbers(method, trained, tiny_fol
     assert later.returncode == 0, later.stderr
     longer = load_result(tmp_path / f"{method}_seed42.pkl")
     assert longer["eval_result"] == result["eval_result"] and longer["summary"]["read_knowledge"] is not None
+    if method == "finetune":
+        scaled = run_module(*arguments, "--scale", "0.5", "--scales", "[0.5]", "--name", "scaled")
+        assert scaled.returncode == 0, scaled.stderr
+        half = load_result(tmp_path / "scaled.pkl")
+        assert half["loss_by_step"] == result["loss_by_step"]  # what is learned is the same, what is asked half of it
+        assert half["eval_result"][2]["ppl_changed"] != result["eval_result"][2]["ppl_changed"]
     before, after = (result["eval_result"][epoch] for epoch in (0, 2))
     assert longer["scaled"]["0.0"]["acc_changed"] == before["acc_changed"]
     assert longer["scaled"]["1.0"]["acc_unchanged"] == after["acc_unchanged"]

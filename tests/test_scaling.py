@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 
 from taalm.errors import UserError
-from taalm.models.base import add_lora
+from taalm.models.base import add_lora, save_adapter
 from taalm.models.kadapter import KAdapterConfig
 from taalm.scaling import scaled
 from tests.conftest import tiny_llama
@@ -37,6 +37,17 @@ def test_lora_scaled_is_interpolation_of_the_weights(lora):
         start.lerp_(end, 0.3)
     torch.testing.assert_close(found, base(input_ids=IDS).logits, rtol=1e-4, atol=1e-5)
     assert (found - whole).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_a_saved_adapter_counts_as_often_as_it_was_asked(lora, tmp_path):
+    with scaled(lora, 0.3):
+        found = lora(input_ids=IDS).logits
+    whole = lora(input_ids=IDS).logits
+    save_adapter(lora, tmp_path / "adapter", 0.3)
+    loaded = PeftModel.from_pretrained(tiny_llama(64).eval(), tmp_path / "adapter")
+    torch.testing.assert_close(loaded(input_ids=IDS).logits, found)
+    torch.testing.assert_close(lora(input_ids=IDS).logits, whole)
 
 
 @torch.no_grad()

@@ -275,12 +275,14 @@ def load_theta(config: ModelConfig) -> tuple[nn.Module, Any]:
     return model, tokenizer
 
 
-def save_adapter(model: nn.Module, folder: Path) -> None:
-    """Write the adapter in PEFT's format, or the whole model; all processes must call it.
+def save_adapter(model: nn.Module, folder: Path, scale: float = 1.0) -> None:
+    """Write the adapter in PEFT's format, or the whole model; all processes must call it. LoRA's counts `scale` times.
 
     Raises UserError where it cannot be written; what lay there stays.
     """
     tensors = processes.collect(model.state_dict())
+    if scale != 1:
+        tensors = {name: scale * value if "lora_B" in name else value for name, value in tensors.items()}
     if processes.is_main():
         with atomic_files(folder) as scratch:
             model.save_pretrained(scratch, state_dict=tensors)

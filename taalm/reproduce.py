@@ -17,60 +17,13 @@ from taalm import evaluate, train_ta
 from taalm.benchmarks.lama_ckl import data_folder
 from taalm.config import run_entry
 from taalm.errors import UserError
+from taalm.grid import ABLATIONS, ROWS
 from taalm.intervals import table as intervals
 from taalm.results import Result, load_result, load_results, table
 
 MODEL = "smollm2-135m"
 RATES = ("1e-4", "3e-4", "1e-3")
-RHO_KEEP = ("--rho.keep", ("0.6", "0.4", "0.8"))
-RECALL = ("--recadam.coefficient", ("1250", "5000"))  # rate times coefficient must stay below 2
-REVIEW = ("--review.ratio", ("0.25", "0.5", "1"))
-REPORTED = {"final": "to_learn", "balanced": "to_learn_balanced"}  # folder of result files -> the facts
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the table: a method, and what is chosen for it on the tuning rows."""
-
-    method: str
-    own: tuple[str, tuple[str, ...]] | None = None  # its own main parameter: a flag, its values
-    fixed: tuple[str, ...] = ()  # flags in place of choosing any
-    phi: tuple[str, ...] = ()  # flags of train_ta, where phi is not trained by the preset
-    once: bool = False  # the first seed alone
-
-    @property
-    def reviews(self) -> bool:
-        return any(part in ("kl", "review") for part in self.method.split("+"))
-
-
-VIEWS = ("--preset", "smollm2-135m-views", "--adapt.epochs", "8")  # chosen on the tuning rows too: experiments.md, 18
-ROWS: dict[str, Row] = {  # in the order in which time is spent
-    "finetune": Row("finetune"),
-    "targeted": Row("targeted"),
-    "oracle": Row("oracle"),
-    "targeted+views+kl": Row("targeted+views+kl", fixed=VIEWS),
-    "targeted+recadam": Row("targeted+recadam", RECALL),
-    "targeted+kl": Row("targeted+kl", REVIEW),
-    "rho": Row("rho", RHO_KEEP),
-    "recadam": Row("recadam", RECALL),
-    "review": Row("review", REVIEW),
-    "kl": Row("kl", REVIEW),
-    "kadapter": Row("kadapter"),
-    "oracle+kl": Row("oracle+kl", REVIEW),
-    "rho+kl": Row("rho+kl", REVIEW),
-    "targeted+review": Row("targeted+review", REVIEW),
-    "finetune_low": Row("finetune", fixed=("--adapt.lr", "3e-5")),
-    "oracle+views+kl": Row("oracle+views+kl", fixed=VIEWS),
-    "targeted_cross": Row("targeted", phi=("--train_data", "ta_train_cross.jsonl"), once=True),
-    "targeted+kadapter": Row("targeted+kadapter", once=True),
-    "targeted+kl+recadam": Row("targeted+kl+recadam", RECALL, once=True),
-    "rho_theta0": Row("rho_theta0", RHO_KEEP, once=True),
-    "sstoken_rel": Row("sstoken_rel", RHO_KEEP, once=True),
-    "surprisal": Row("surprisal", once=True),
-    "ner": Row("ner", once=True),
-    "tfidf": Row("tfidf", once=True),
-    "oracle_bidirectional": Row("oracle_bidirectional", once=True),
-}
+KINDS = {"final": ROWS, "balanced": ROWS, "ablations": ABLATIONS}  # folder of result files -> the rows there are
 
 
 @dataclass
@@ -78,7 +31,7 @@ class Grid:
     """Runs cells and counts them."""
 
     out: Path
-    kind: str  # of REPORTED
+    kind: str  # of KINDS
     data: Path  # the split's folder
     review: str  # the review texts
     questions: str  # the relations' templates
@@ -88,9 +41,12 @@ class Grid:
     seconds: list[float] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.rows = KINDS[self.kind]
+
     def phi(self, row: str, seed: int) -> Path:
         """Train-Attention of that seed, trained where it is not there yet."""
-        flags = [str(self.data / part) if part.endswith(".jsonl") else part for part in ROWS[row].phi]
+        flags = [str(self.data / part) if part.endswith(".jsonl") else part for part in self.rows[row].phi]
         name = f"{row}_s{seed}" if flags else f"seed{seed}"
         folder = self.out / "phi" / name
         if not (folder / "report.json").is_file():
@@ -102,12 +58,12 @@ class Grid:
         """The result of one cell, or None where it cannot be had (its loss is no number)."""
         path = self.out / kind / f"{name}.pkl"
         if not path.is_file():
-            method, fresh = ROWS[row].method, ("--quiet", "true", "--save_adapter", "false")
+            method, fresh = self.rows[row].method, ("--quiet", "true", "--save_adapter", "false")
             given = ["--data", str(self.data), "--out", str(path.parent), "--name", name, "--method", method]
             given += ["--seed", str(seed), "--adapt.epochs", str(self.epochs), *fresh]
             if "targeted" in method:
                 given += ["--phi", str(self.phi(row, seed))]
-            if self.review and ROWS[row].reviews:
+            if self.review and self.rows[row].reviews:
                 given += ["--review.data", self.review]
             if self.questions and "views" in method.split("+"):
                 given += ["--views.questions", self.questions]
@@ -128,17 +84,13 @@ class Grid:
         self.seconds.append(time.perf_counter() - started)
 
     def tuned(self, row: str) -> list[str]:
-        """The flags that do best on the tuning rows: the rate first, then the method's own parameter.
-
-        A batch is half of a reported run's, since the rows are half as many: both make as many updates.
-        """
-        if ROWS[row].fixed:
-            return list(ROWS[row].fixed)
-        rows = ["--to_learn", str(self.data / "tune_to_learn.jsonl"), "--adapt.batch_size", "8"]
-        rows += ["--not_to_forget", str(self.data / "tune_not_to_forget.jsonl")]
-        if ROWS[row].own is None:
+        """The flags that do best on the tuning rows: the rate first, then the method's own parameter."""
+        if self.rows[row].fixed:
+            return list(self.rows[row].fixed)
+        rows = self._tuning_rows()
+        if self.rows[row].own is None:
             return self._best(row, {f"lr{rate}": ["--adapt.lr", rate] for rate in RATES}, rows)
-        flag, values = ROWS[row].own
+        flag, values = self.rows[row].own
 
         def best(rates: Sequence[str], values: Sequence[str]) -> list[str]:
             pairs = [(rate, value) for rate in rates for value in values]
@@ -146,6 +98,18 @@ class Grid:
             return self._best(row, choices, rows)
 
         return best(best(RATES, values[:1])[1:2], values)
+
+    def _tuning_rows(self) -> list[str]:
+        """A batch is half of a reported run's, since the rows are half as many: both make as many updates."""
+        rows = ["--to_learn", str(self.data / "tune_to_learn.jsonl"), "--adapt.batch_size", "8"]
+        return [*rows, "--not_to_forget", str(self.data / "tune_not_to_forget.jsonl")]
+
+    def _facts(self) -> list[str]:
+        """Ablations are asked on the tuning rows."""
+        if self.kind == "ablations":
+            return self._tuning_rows()
+        name = "to_learn" if self.kind == "final" else "to_learn_balanced"
+        return ["--to_learn", str(self.data / f"{name}.jsonl"), "--limit", str(self.limit)]
 
     def _best(self, row: str, choices: dict[str, list[str]], rows: list[str]) -> list[str]:
         found = {}
@@ -163,11 +127,10 @@ class Grid:
     def run(self, rows: list[str], seeds: list[int]) -> Iterator[str]:
         """All cells: choices first, then seed by seed, so that a table stands as early as it can."""
         chosen = {row: self.tuned(row) for row in rows}
-        facts = ["--to_learn", str(self.data / f"{REPORTED[self.kind]}.jsonl"), "--limit", str(self.limit)]
         for seed in seeds:
             for row, flags in chosen.items():
-                if seed == seeds[0] or not ROWS[row].once:
-                    self.cell(self.kind, f"{row}_s{seed}", row, seed, [*facts, "--swap_halves", "true", *flags])
+                if seed == seeds[0] or not self.rows[row].once:
+                    self.cell(self.kind, f"{row}_s{seed}", row, seed, [*self._facts(), "--swap_halves", "true", *flags])
             yield f"seed {seed}"
 
 
@@ -175,23 +138,26 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m taalm.reproduce", description="The grid of docs/protocol.md.")
     parser.add_argument("--data", default="", help="data folder; default TAALM_DATA, else the sample set")
     parser.add_argument("--out", type=Path, default=Path("results/reproduce"), help="folder of result files")
-    parser.add_argument("--rows", default=",".join(ROWS), help="some of them, joined by commas")
-    parser.add_argument("--facts", default="final", choices=REPORTED, help="to_learn or to_learn_balanced is reported")
+    parser.add_argument("--rows", default="", help="some of them, joined by commas; default all")
+    parser.add_argument(
+        "--kind", default="final", choices=KINDS, help="balanced: on to_learn_balanced; ablations: phi's"
+    )
     parser.add_argument("--seeds", default="42,43,44", help="seeds of the reported cells, phi's among them")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--limit", type=int, default=128, help="reported TO-LEARN facts; 0 takes all")
     given = parser.parse_args(arguments)
-    rows = given.rows.split(",")
-    unknown = [row for row in rows if row not in ROWS]
+    known = KINDS[given.kind]
+    rows = given.rows.split(",") if given.rows else list(known)
+    unknown = [row for row in rows if row not in known]
     if unknown:
-        raise UserError(f"--rows {unknown[0]}: not in the grid; there are {', '.join(ROWS)}")
+        raise UserError(f"--rows {unknown[0]}: not in the grid; there are {', '.join(known)}")
     data = Path(given.data or os.environ.get("TAALM_DATA", ""))
     texts, templates = (
         str(file) if file.is_file() else "" for file in (data / "wikitext-2/valid.txt", data / "wikidata/templates.csv")
     )
-    grid = Grid(given.out, given.facts, data_folder(given.data, MODEL), texts, templates, given.epochs, given.limit)
+    grid = Grid(given.out, given.kind, data_folder(given.data, MODEL), texts, templates, given.epochs, given.limit)
     for reached in grid.run(rows, [int(seed) for seed in given.seeds.split(",")]):
-        results = load_results(given.out / given.facts)
+        results = load_results(given.out / given.kind)
         against = "finetune" if any(name.startswith("finetune_s") for name in results) else ""
         print(f"\nup to {reached}:\n{table(results)}\n\n{intervals(results, against)}", flush=True)
     for name, reason in grid.failed.items():

@@ -4,9 +4,12 @@ import shutil
 
 import pytest
 
-from taalm import reproduce
+from taalm import evaluate, reproduce, train_ta
 from taalm.errors import UserError
+from taalm.evaluate import EvaluateConfig
+from taalm.grid import ABLATIONS, ROWS
 from taalm.results import load_result, save_result
+from taalm.train_ta import TrainTAConfig
 
 TOTALS = {"1e-4": 1.02, "3e-4": 1.05, "1e-3": 0.8}
 
@@ -103,7 +106,7 @@ def test_review_texts_and_questions_of_the_data_folder_go_to_the_rows_that_take_
 
 
 def test_a_row_that_runs_once_runs_with_the_first_seed_and_other_facts_have_a_folder_of_their_own(ran):
-    cells = ran("--rows", "tfidf,finetune_low", "--seeds", "42,43", "--facts", "balanced")
+    cells = ran("--rows", "tfidf,finetune_low", "--seeds", "42,43", "--kind", "balanced")
     assert [cell for cell in cells if cell[0] != "tuning"] == [
         ("balanced", "tfidf_s42"), ("balanced", "finetune_low_s42"), ("balanced", "finetune_low_s43"),
     ]  # fmt: skip
@@ -112,6 +115,24 @@ def test_a_row_that_runs_once_runs_with_the_first_seed_and_other_facts_have_a_fo
 def test_a_phi_of_other_documents_is_trained_for_its_row(ran):
     cells = ran("--rows", "targeted_cross", "--seeds", "42")
     assert ("phi", "targeted_cross_s42") in cells and ("phi", "seed42") not in cells
+
+
+def test_ablations_train_a_phi_each_and_are_asked_on_the_tuning_rows(ran, tmp_path):
+    cells = ran("--kind", "ablations", "--rows", "shipped,exact_joint", "--seeds", "42,43")
+    assert cells == [
+        ("phi", "seed42"), ("ablations", "shipped_s42"), ("phi", "exact_joint_s42"), ("ablations", "exact_joint_s42"),
+    ]  # fmt: skip
+    given = load_result(tmp_path / "ablations" / "exact_joint_s42.pkl")["summary"]["given"]
+    assert given["--to_learn"].endswith("tune_to_learn.jsonl") and given["--adapt.lr"] == "3e-4"
+    assert given["--phi"].endswith("exact_joint_s42/phi")
+
+
+@pytest.mark.parametrize("name", [*ROWS, *ABLATIONS])
+def test_the_flags_of_every_row_exist(name):
+    row = ABLATIONS.get(name) or ROWS[name]
+    flags = [*row.fixed, *((row.own[0], row.own[1][0]) if row.own else ())]
+    assert evaluate.parse(EvaluateConfig, "evaluate/lama_ckl", ["--method", row.method, *flags], "evaluate")
+    assert train_ta.parse(TrainTAConfig, "train_ta/lama_ckl", list(row.phi), "train_ta")
 
 
 def test_an_unknown_method_is_refused(ran):

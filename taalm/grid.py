@@ -1,0 +1,82 @@
+"""The rows of docs/protocol.md's grid, and the ablations of phi: what `taalm.reproduce` runs."""
+
+from dataclasses import dataclass
+
+RHO_KEEP = ("--rho.keep", ("0.6", "0.4", "0.8"))
+RECALL = ("--recadam.coefficient", ("1250", "5000"))  # rate times coefficient must stay below 2
+REVIEW = ("--review.ratio", ("0.25", "0.5", "1"))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: a method, and what is chosen for it on the tuning rows."""
+
+    method: str
+    own: tuple[str, tuple[str, ...]] | None = None  # its own main parameter: a flag, its values
+    fixed: tuple[str, ...] = ()  # flags in place of choosing any
+    phi: tuple[str, ...] = ()  # flags of train_ta, where phi is not trained by the preset
+    once: bool = False  # the first seed alone
+
+    @property
+    def reviews(self) -> bool:
+        return any(part in ("kl", "review") for part in self.method.split("+"))
+
+
+VIEWS = ("--preset", "smollm2-135m-views", "--adapt.epochs", "8")  # chosen on the tuning rows too: experiments.md, 18
+ROWS: dict[str, Row] = {  # in the order in which time is spent
+    "finetune": Row("finetune"),
+    "targeted": Row("targeted"),
+    "oracle": Row("oracle"),
+    "targeted+views+kl": Row("targeted+views+kl", fixed=VIEWS),
+    "targeted+recadam": Row("targeted+recadam", RECALL),
+    "targeted+kl": Row("targeted+kl", REVIEW),
+    "rho": Row("rho", RHO_KEEP),
+    "recadam": Row("recadam", RECALL),
+    "review": Row("review", REVIEW),
+    "kl": Row("kl", REVIEW),
+    "kadapter": Row("kadapter"),
+    "oracle+kl": Row("oracle+kl", REVIEW),
+    "rho+kl": Row("rho+kl", REVIEW),
+    "targeted+review": Row("targeted+review", REVIEW),
+    "finetune_low": Row("finetune", fixed=("--adapt.lr", "3e-5")),
+    "oracle+views+kl": Row("oracle+views+kl", fixed=VIEWS),
+    "targeted_cross": Row("targeted", phi=("--train_data", "ta_train_cross.jsonl"), once=True),
+    "targeted+kadapter": Row("targeted+kadapter", once=True),
+    "targeted+kl+recadam": Row("targeted+kl+recadam", RECALL, once=True),
+    "rho_theta0": Row("rho_theta0", RHO_KEEP, once=True),
+    "sstoken_rel": Row("sstoken_rel", RHO_KEEP, once=True),
+    "surprisal": Row("surprisal", once=True),
+    "ner": Row("ner", once=True),
+    "tfidf": Row("tfidf", once=True),
+    "oracle_bidirectional": Row("oracle_bidirectional", once=True),
+}
+
+EXACT = ("--outer.warm_start", "0", "--outer.refine", "1.0")  # exact meta-steps from the first one on
+
+
+def _ablation(*flags: str) -> Row:
+    return Row("targeted", fixed=("--adapt.lr", "3e-4"), phi=flags, once=True)
+
+
+ABLATIONS: dict[str, Row] = {  # one thing about phi's training changed, all else as in the preset or its exact form
+    "shipped": _ablation(),
+    "exact": _ablation(*EXACT),
+    "sigmoid_bias_4": _ablation("--phi.weights", "sigmoid", "--phi.head_bias", "4"),
+    "sigmoid_bias_0": _ablation("--phi.weights", "sigmoid", "--phi.head_bias", "0"),
+    "softplus": _ablation("--phi.weights", "softplus"),
+    "phi_layers_8": _ablation("--phi.layers", "8"),
+    "phi_layers_all": _ablation("--phi.layers", "0"),
+    "theta_layers_22": _ablation("--theta.first_layer", "22"),
+    "descriptive": _ablation("--objective.form", "descriptive"),
+    "no_balance": _ablation("--outer.balance", "0"),
+    "temperature_1": _ablation("--outer.temperature", "1"),
+    "targeted_cross": _ablation("--train_data", "ta_train_cross.jsonl"),
+    "exact_joint": _ablation(*EXACT, "--inner.mode", "joint"),
+    "exact_warmup_0": _ablation(*EXACT, "--inner.warmup_steps", "0"),
+    "exact_warmup_4": _ablation(*EXACT, "--inner.warmup_steps", "4"),
+    "exact_2_steps": _ablation(*EXACT, "--inner.steps", "2"),
+    "exact_sgd": _ablation(*EXACT, "--inner.optimizer", "sgd", "--inner.lr", "0.3"),
+    "exact_change2": _ablation(*EXACT, "--objective.name", "change2"),
+    "exact_retention": _ablation(*EXACT, "--objective.retention", "0.1"),
+    "exact_finite_difference": _ablation(*EXACT, "--outer.hypergradient", "finite_difference"),
+}

@@ -17,10 +17,6 @@ class Row:
     phi: tuple[str, ...] = ()  # flags of train_ta, where phi is not trained by the preset
     once: bool = False  # the first seed alone
 
-    @property
-    def reviews(self) -> bool:
-        return any(part in ("kl", "review") for part in self.method.split("+"))
-
 
 VIEWS = ("--preset", "smollm2-135m-views", "--adapt.epochs", "8")  # chosen on the tuning rows too: experiments.md, 18
 ROWS: dict[str, Row] = {  # in the order in which time is spent

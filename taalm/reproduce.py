@@ -19,6 +19,7 @@ from taalm.config import run_entry
 from taalm.errors import UserError
 from taalm.grid import ABLATIONS, ROWS
 from taalm.intervals import table as intervals
+from taalm.methods import get_method
 from taalm.results import Result, load_result, load_results, table
 
 MODEL = "smollm2-135m"
@@ -61,11 +62,12 @@ class Grid:
             method, fresh = self.rows[row].method, ("--quiet", "true", "--save_adapter", "false")
             given = ["--data", str(self.data), "--out", str(path.parent), "--name", name, "--method", method]
             given += ["--seed", str(seed), "--adapt.epochs", str(self.epochs), *fresh]
-            if "targeted" in method:
+            parts = get_method(method)
+            if parts.weighter == "train_attention":
                 given += ["--phi", str(self.phi(row, seed))]
-            if self.review and self.rows[row].reviews:
+            if self.review and parts.rehearsal:
                 given += ["--review.data", self.review]
-            if self.questions and "views" in method.split("+"):
+            if self.questions and parts.views:
                 given += ["--views.questions", self.questions]
             try:
                 self._timed(f"{kind}/{name}", lambda: evaluate.main([*given, *flags]))

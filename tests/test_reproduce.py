@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from taalm import evaluate, reproduce, train_ta
+from taalm import reproduce
+from taalm.config import parse
 from taalm.errors import UserError
 from taalm.evaluate import EvaluateConfig
 from taalm.grid import ABLATIONS, ROWS
@@ -131,8 +132,8 @@ def test_ablations_train_a_phi_each_and_are_asked_on_the_tuning_rows(ran, tmp_pa
 def test_the_flags_of_every_row_exist(name):
     row = ABLATIONS.get(name) or ROWS[name]
     flags = [*row.fixed, *((row.own[0], row.own[1][0]) if row.own else ())]
-    assert evaluate.parse(EvaluateConfig, "evaluate/lama_ckl", ["--method", row.method, *flags], "evaluate")
-    assert train_ta.parse(TrainTAConfig, "train_ta/lama_ckl", list(row.phi), "train_ta")
+    assert parse(EvaluateConfig, "evaluate/lama_ckl", ["--method", row.method, *flags], "evaluate")
+    assert parse(TrainTAConfig, "train_ta/lama_ckl", list(row.phi), "train_ta")
 
 
 def test_an_unknown_method_is_refused(ran):

@@ -229,8 +229,9 @@ class Adaptation:
         ]
 
     def _loss(self, batch: Batch, weights: Tensor) -> Tensor:
-        losses = self.split.token_losses(batch)
-        return weighted_mean(losses, weights[:, 1:].to(losses.device), target_mask(batch.attention_mask))
+        weights = weights[:, 1:].to(batch.input_ids.device)
+        losses = self.split.token_losses(batch, asked=weights != 0)
+        return weighted_mean(losses, weights, target_mask(batch.attention_mask))
 
     def _save(self) -> None:
         tensors = {f"theta/{name}": value for name, value in self.trainable.items()}

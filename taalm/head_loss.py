@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 CHUNK_BYTES, SMALLEST_CHUNK = 2**24, 16  # of logits; tokens (a chunk goes through all of W, so it must not be short)
 
@@ -43,7 +44,7 @@ def head_nll(hidden: Tensor, weight: Tensor, targets: Tensor, known: Known | Non
 
 
 def _chunks(hidden: Tensor, weight: Tensor, targets: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """(rows, their logits, their targets), chunk by chunk."""
+    """(rows, their logits, their part of `targets`), chunk by chunk."""
     size = max(SMALLEST_CHUNK, CHUNK_BYTES // (4 * len(weight)))
     for start in range(0, len(hidden), size):
         rows = slice(start, start + size)
@@ -88,6 +89,32 @@ class _Slope(torch.autograd.Function):
         hidden = ctx.saved_tensors[0].detach()
         curve = _curvature(*ctx.saved_tensors, direction) if ctx.curved else torch.zeros_like(hidden)
         return hidden.new_zeros(len(hidden)), curve
+
+
+def head_kl(hidden: Tensor, before: Tensor, weight: Tensor) -> Tensor:
+    """KL(softmax(W before) || softmax(W hidden)), (N, H) twice and (V, H) -> (N,); only `hidden` gets a gradient."""
+    return _Divergence.apply(hidden, before, weight)
+
+
+class _Divergence(torch.autograd.Function):
+    """KL, whose slope W^T (p - p_before) is computed with it by chunks, as l's is; differentiable once."""
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, before: Tensor, weight: Tensor) -> Tensor:
+        values, slope = hidden.new_empty(len(hidden)), torch.empty_like(hidden)
+        for rows, logits, start in _chunks(hidden, weight, before):
+            log_p, log_before = logits.log_softmax(1), (start @ weight.t()).log_softmax(1)
+            p_before = log_before.exp()
+            values[rows] = log_before.sub_(log_p).mul_(p_before).sum(1)
+            torch.mm(log_p.exp_().sub_(p_before), weight, out=slope[rows])
+        ctx.save_for_backward(slope)
+        return values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return gradient[:, None] * slope, None, None
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -19,6 +20,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from taalm import processes
 from taalm.errors import UserError
+from taalm.head_loss import head_kl
 from taalm.losses import target_mask, weighted_mean
 from taalm.models.split import SplitModel
 from taalm.seeds import derive_seed
@@ -118,14 +120,23 @@ class KLReplay(_Review):
         for batch, part in self.parts(self.count(documents, epoch, step), step):
             mask = target_mask(batch.attention_mask)
             places = mask.nonzero(as_tuple=True)
-            self.split.model.eval()  # the teacher has no dropout
-            with torch.no_grad():
-                before = F.log_softmax(self.split.logits(batch, self.theta_0, places).float(), -1)
-            self.split.model.train()
-            now = F.log_softmax(self.split.logits(batch, places=places).float(), -1)
-            values = F.kl_div(now, before, reduction="none", log_target=True).sum(-1)
+            values = self._divergence(batch, places)
             divergence = torch.zeros(mask.shape, device=values.device).masked_scatter(mask.bool(), values)
             yield self.config.weight * part * weighted_mean(divergence, torch.ones_like(divergence), mask)
+
+    def _divergence(self, batch: Batch, places: tuple[Tensor, Tensor]) -> Tensor:
+        """KL(theta_0 || theta) at each of the places, (N,)."""
+        split, direct = self.split, self.split.is_direct(batch)
+        reach = split.head_input if direct else partial(split.logits, places=places)
+        split.model.eval()  # the teacher has no dropout
+        with torch.no_grad():
+            before = reach(batch, self.theta_0)
+        split.model.train()
+        now = reach(batch, None)
+        if direct:
+            return head_kl(now[places], before[places], split.head.weight)
+        before, now = (F.log_softmax(logits.float(), -1) for logits in (before, now))
+        return F.kl_div(now, before, reduction="none", log_target=True).sum(-1)
 
 
 REHEARSALS: dict[str, type[_Review]] = {"mix_review": MixReview, "kl": KLReplay}

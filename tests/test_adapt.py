@@ -8,7 +8,9 @@ import torch
 from taalm.adapt import Adaptation, AdaptConfig, learning_rate
 from taalm.checkpoint import load_state
 from taalm.errors import UserError
+from taalm.head_loss import head_nll
 from taalm.losses import target_mask, token_nll, weighted_mean
+from taalm.models import split
 from taalm.models.base import add_lora
 from taalm.models.split import SplitModel
 from taalm.text import by_tokens, collate, encode
@@ -46,9 +48,9 @@ def learn(tokenizer, documents, tmp_path):
 
     def make(weigh=UNIFORM, dropout=0.0, first_layer=0, evaluate=None, state="state", **fields) -> Adaptation:
         config = AdaptConfig(**{"epochs": 2, "batch_size": 2, "lr": 1e-2, "save_every": 1, **fields})
-        split = SplitModel(theta(len(tokenizer), dropout, first_layer))
+        model = SplitModel(theta(len(tokenizer), dropout, first_layer))
         return Adaptation(
-            split, documents, tokenizer.pad_token_id, weigh, config, evaluate or (lambda epoch: {"epoch": epoch}),
+            model, documents, tokenizer.pad_token_id, weigh, config, evaluate or (lambda epoch: {"epoch": epoch}),
             tmp_path / state, 5, quiet=True,
         )  # fmt: skip
 
@@ -148,16 +150,18 @@ def test_history_holds_the_mean_loss_over_documents_and_what_was_evaluated(learn
     assert any(history[1]["loss"] == pytest.approx(value, rel=1e-9) for value in possible)
 
 
-def test_the_first_update_is_clipped_adamw_on_the_weighted_loss(learn, documents, tokenizer):
+@pytest.mark.parametrize("weighter", ["uniform", "oracle"])
+def test_the_first_update_is_clipped_adamw_on_the_weighted_loss(weighter, learn, documents, tokenizer):
     """Written out with torch alone: one batch of all documents."""
-    run = learn(epochs=1, batch_size=5, token_budget=10_000, lr=1e-2, weight_decay=0.1, clip_norm=0.3)
+    weigh = get_weighter(weighter)
+    run = learn(weigh, epochs=1, batch_size=5, token_budget=10_000, lr=1e-2, weight_decay=0.1, clip_norm=0.3)
     run.run()
     model = theta(len(tokenizer)).train()
     trainable = [p for p in model.parameters() if p.requires_grad]
     batch = collate(documents, tokenizer.pad_token_id)
     logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
     mask = target_mask(batch.attention_mask)
-    loss = weighted_mean(token_nll(logits, batch.input_ids), torch.ones_like(mask), mask)
+    loss = weighted_mean(token_nll(logits, batch.input_ids), weigh(batch)[:, 1:], mask)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(trainable, 0.3)
     assert norm > 0.3  # the clipping matters
@@ -226,6 +230,14 @@ def test_only_the_objects_tokens_count_for_the_oracle(learn, documents, tokenize
         nll = [-logits[place - 1, document.input_ids[place]].item() for place in places]
         expected.append(sum(nll) / len(nll))
     assert run.losses_by_step[0] == pytest.approx(sum(expected) / 5, rel=1e-4)
+
+
+def test_tokens_that_weigh_nothing_never_reach_the_head(learn, documents, monkeypatch):
+    asked = []
+    monkeypatch.setattr(split, "head_nll", lambda hidden, *rest: asked.append(len(hidden)) or head_nll(hidden, *rest))
+    run = learn(get_weighter("oracle"), epochs=1, batch_size=5, token_budget=10_000)
+    run.run()
+    assert asked[-1] == sum(sum(document.answer) for document in documents) < sum(map(len, documents)) - 5
 
 
 def test_a_constant_factor_on_a_documents_weights_changes_nothing(learn):

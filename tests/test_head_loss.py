@@ -5,7 +5,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 
 from taalm import head_loss
-from taalm.head_loss import head_nll
+from taalm.head_loss import head_kl, head_nll
 
 N, H, V = 7, 5, 11
 
@@ -67,3 +67,15 @@ def test_no_tensor_of_all_logits_is_made(made, monkeypatch):
     sizes = [len(rows_logits[1]) for rows_logits in head_loss._chunks(hidden, weight, targets)]
     assert sizes == [16] * 6 + [4]
     torch.testing.assert_close(head_nll(hidden, weight, targets), plain(hidden, weight, targets))
+
+
+def test_the_divergence_and_its_gradient_are_the_plain_ones(made):
+    hidden, weight, _, scale, shift = made
+    before, leaf, again = hidden + shift, hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
+    found = head_kl(leaf, before, weight)
+    log_before, log_p = ((states @ weight.t()).log_softmax(1) for states in (before, again))
+    expected = torch.nn.functional.kl_div(log_p, log_before, reduction="none", log_target=True).sum(1)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+    slopes = torch.autograd.grad((scale * found).sum(), leaf) + torch.autograd.grad((scale * expected).sum(), again)
+    torch.testing.assert_close(*slopes, rtol=1e-11, atol=1e-14)
+    assert head_kl(hidden, hidden, weight).abs().max() < 1e-12

@@ -76,7 +76,9 @@ def test_another_step_draws_other_texts_and_the_same_step_the_same(split, rows):
     assert drawn(review, 8, 3) == drawn(review, 8, 3) != drawn(review, 8, 4)
 
 
-def test_kl_replay_is_0_at_theta_0_and_the_kl_elsewhere(split, rows):
+@pytest.mark.parametrize("direct", [True, False])  # without logits, and as for a head that is no plain matrix
+def test_kl_replay_is_0_at_theta_0_and_the_kl_elsewhere(split, rows, direct):
+    split._direct = direct
     review = KLReplay(split, rows, 2, ReviewConfig(batch_size=3, weight=0.5), 1024, 0)
     assert sum(loss.item() for loss in review.losses(8, 0, 1)) == pytest.approx(0, abs=1e-6)
     before = {row.input_ids: log_probabilities(split, row) for row in rows}

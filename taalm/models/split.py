@@ -130,34 +130,38 @@ class SplitModel:
         return found[0]
 
     def token_losses(
-        self, batch: Batch, parameters: Mapping[str, Tensor] | None = None, known: Known | None = None
-    ) -> Tensor:
+        self, batch: Batch, parameters: Mapping[str, Tensor] | None = None, known: Known | None = None,
+        asked: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """l_t (B, T-1), 0 on padding; all tokens' logits are held only where the head trains or does more than W h.
 
         `known` as in taalm.head_loss: kept from one pass for a forward-mode pass at the same parameters.
+        `asked` (B, T-1), true where l_t is wanted, saves the head the other tokens: theirs is 0.
         """
+        wanted = target_mask(batch.attention_mask).bool()
+        if asked is not None:
+            wanted &= asked
         if self.is_direct(batch):
-            return self._direct_losses(batch, parameters, known)
+            return self._direct_losses(batch, wanted, parameters, known)
         losses = token_nll(self.logits(batch, parameters), batch.input_ids)
-        return losses * target_mask(batch.attention_mask)
+        return losses * wanted
 
     def is_direct(self, batch: Batch) -> bool:
         """Whether losses come without logits; the first text that comes is tried."""
         if self._direct is None:
             text = batch.rows([0])
+            real = target_mask(text.attention_mask).bool()
             self._direct = self.agree(
-                lambda: token_nll(self.logits(text), text.input_ids), lambda: self._direct_losses(text)
+                lambda: token_nll(self.logits(text), text.input_ids) * real, lambda: self._direct_losses(text, real)
             )  # not so where logits are scaled or capped
         return self._direct
 
     def _direct_losses(
-        self, batch: Batch, parameters: Mapping[str, Tensor] | None = None, known: Known | None = None
+        self, batch: Batch, wanted: Tensor, parameters: Mapping[str, Tensor] | None = None, known: Known | None = None
     ) -> Tensor:
-        real = target_mask(batch.attention_mask).bool()
-        losses = head_nll(
-            self.head_input(batch, parameters)[:, :-1][real], self.head.weight, batch.input_ids[:, 1:][real], known
-        )
-        return torch.zeros(real.shape, dtype=losses.dtype, device=losses.device).masked_scatter(real, losses)
+        hidden, targets = self.head_input(batch, parameters)[:, :-1][wanted], batch.input_ids[:, 1:][wanted]
+        losses = head_nll(hidden, self.head.weight, targets, known)
+        return torch.zeros(wanted.shape, dtype=losses.dtype, device=losses.device).masked_scatter(wanted, losses)
 
     @staticmethod
     @torch.no_grad()

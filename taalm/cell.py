@@ -22,6 +22,7 @@ from taalm.text import Encoded, Span, check_length, collate, describe_truncation
 from taalm.tracking import Log, no_log
 from taalm.views import review_views, with_views
 from taalm.weighters import Selector, Weighter, get_weighter
+from taalm.weighters.heavy import OnlyHeavy
 from taalm.weighters.known import SelectWithoutKnown, WithoutKnown
 from taalm.weighters.material import Material
 
@@ -133,7 +134,11 @@ class Cell:
         weigh = get_weighter(self.method.weighter, material)
         if config.known_above < 1:
             mask = SelectWithoutKnown if isinstance(weigh, Selector) else WithoutKnown
-            return mask(weigh, rows, base_losses(), config.known_above)
+            weigh = mask(weigh, rows, base_losses(), config.known_above)
+        if config.drop_below:
+            if isinstance(weigh, Selector):
+                raise UserError(f"--drop_below: {config.method} takes tokens whole or not at all; none weighs less")
+            weigh = OnlyHeavy(weigh, config.drop_below)
         return weigh
 
     def _with_views(

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
+from jsonargparse.typing import ClosedUnitInterval
+
 from taalm.adapt import AdaptConfig
 from taalm.errors import UserError
 from taalm.methods import get_method
@@ -36,6 +38,8 @@ class CellConfig:
     """Weights for the method given: a jsonl file, a line for each document (taalm.ceiling makes one)."""
     known_above: Share = 1.0
     """Tokens to which theta_0 gives at least this probability get weight 0 (known-token masking); 1 masks none."""
+    drop_below: ClosedUnitInterval = 0.0
+    """Tokens that weigh less than this share of their document's heaviest get weight 0; 0 drops none."""
     phi: str = ""
     """Folder of a trained phi for targeted; default the newest under --phi_runs, else the released one."""
     phi_runs: str = "runs/train_ta/lama_ckl"

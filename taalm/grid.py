@@ -51,11 +51,11 @@ ROWS: dict[str, Row] = {  # in the order in which time is spent
 EXACT = ("--outer.warm_start", "0", "--outer.refine", "1.0")  # exact meta-steps from the first one on
 
 
-def _ablation(*flags: str) -> Row:
-    return Row("targeted", fixed=("--adapt.lr", "3e-4"), phi=flags, once=True)
+def _ablation(*flags: str, adapt: tuple[str, ...] = ()) -> Row:
+    return Row("targeted", fixed=("--adapt.lr", "3e-4", *adapt), phi=flags, once=True)
 
 
-ABLATIONS: dict[str, Row] = {  # one thing about phi's training changed, all else as in the preset or its exact form
+ABLATIONS: dict[str, Row] = {  # one thing about phi or its weights changed, all else as in the preset or its exact form
     "shipped": _ablation(),
     "exact": _ablation(*EXACT),
     "sigmoid_bias_4": _ablation("--phi.weights", "sigmoid", "--phi.head_bias", "4"),
@@ -68,6 +68,10 @@ ABLATIONS: dict[str, Row] = {  # one thing about phi's training changed, all els
     "no_balance": _ablation("--outer.balance", "0"),
     "temperature_1": _ablation("--outer.temperature", "1"),
     "targeted_cross": _ablation("--train_data", "ta_train_cross.jsonl"),
+    "documents_50": _ablation("--train_documents", "50"),
+    "documents_200": _ablation("--train_documents", "200"),
+    "drop_below_.05": _ablation(adapt=("--drop_below", "0.05")),
+    "drop_below_.5": _ablation(adapt=("--drop_below", "0.5")),
     "exact_joint": _ablation(*EXACT, "--inner.mode", "joint"),
     "exact_warmup_0": _ablation(*EXACT, "--inner.warmup_steps", "0"),
     "exact_warmup_4": _ablation(*EXACT, "--inner.warmup_steps", "4"),

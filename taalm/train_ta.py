@@ -44,6 +44,8 @@ class TrainTAConfig:
     """Folder with the split's files, or with raw rows (LAMA_ckl/); default TAALM_DATA, else the sample set."""
     train_data: str = ""
     """The facts that phi learns on; default ta_train.jsonl of the data folder."""
+    train_documents: NonNegativeInt = 0
+    """Learn on so many of those facts' documents, drawn by the seed; 0 takes all."""
     valid_data: str = ""
     """Facts to watch phi on while it trains; default tune_to_learn.jsonl of the data folder."""
     to_learn: str = ""
@@ -65,6 +67,15 @@ class TrainTAConfig:
     track: TrackConfig = field(default_factory=TrackConfig)
     dry_run: bool = False
     """Print what would train and what it would need, without weights, and stop."""
+
+
+def some_documents(facts: list[Fact], count: int, seed: int) -> list[Fact]:
+    """The facts of `count` documents. Raises UserError where there are fewer."""
+    documents = sorted({fact.evidence for fact in facts})
+    if count > len(documents):
+        raise UserError(f"--train_documents {count}: the training facts have {len(documents)} documents")
+    chosen = set(random.Random(seed).sample(documents, count))
+    return [fact for fact in facts if fact.evidence in chosen]
 
 
 def disjoint(train: list[Fact], held: list[Fact], what: str) -> None:
@@ -106,6 +117,8 @@ def main(arguments: list[str]) -> None:
         print(describe_training(config.theta, config.phi, config.inner, config.outer, facts))
         return
     train = facts_file(config.train_data, folder, "ta_train")
+    if config.train_documents:
+        train = some_documents(train, config.train_documents, config.seed)
     valid = facts_file(config.valid_data, folder, "tune_to_learn")
     held_out = facts_file(config.to_learn, folder, "to_learn")
     disjoint(train, valid, "the validation facts")

@@ -214,6 +214,8 @@ def bad_commands(tiny: Path, sample: Path, out: Path, trained: Path) -> dict[str
         "a folder without phi": ((*targeted, sample), "no Train-Attention"),
         "another run's folder": ((*same, "--seed", 7),
                                  "--seed 42"),
+        "more documents than there are": ((*train, "--train_documents", 9999), "the training facts have"),
+        "a selector's low weights": ((*evaluate, "--method", "rho", "--drop_below", 0.5), "none weighs less"),
         "training on what is judged": ((*train, "--to_learn", sample / "ta_train.jsonl"), "must not train on it"),
     }  # fmt: skip
 

@@ -9,6 +9,7 @@ import torch
 from taalm.errors import UserError
 from taalm.text import collate, encode
 from taalm.weighters import WEIGHTERS, Selector, get_weighter
+from taalm.weighters.heavy import OnlyHeavy
 from taalm.weighters.known import SelectWithoutKnown, WithoutKnown
 from taalm.weighters.material import Material
 
@@ -115,6 +116,16 @@ def test_ner_marks_the_tokens_of_entities(documents, tokenizer):
 
     assert of("Warsaw") == of("Curie") == {1.0} and of("born") == {0.0}
     assert torch.equal(weights[1, 1 : len(documents[1])], torch.ones(len(documents[1]) - 1))  # no entity at all
+
+
+def test_tokens_far_below_the_heaviest_are_dropped(documents):
+    batch = collate(documents, 0)
+    weights = torch.rand(batch.attention_mask.shape, generator=torch.Generator().manual_seed(3)) * batch.attention_mask
+    weights[:, 0] = 50.0  # the first token is no target
+    found = OnlyHeavy(lambda asked: weights, 0.5)(batch)[:, 1:]
+    for row, values in zip(found, weights[:, 1:], strict=True):
+        assert row.tolist() == [value if value >= values.max() / 2 else 0 for value in values.tolist()]
+    assert 0 < (found > 0).sum() < (weights[:, 1:] > 0).sum()
 
 
 def test_known_tokens_get_no_weight_under_any_weighter(documents):

@@ -17,6 +17,7 @@ from taalm.meta.trainer import MetaTrainer, OuterConfig
 from taalm.models.base import ModelConfig, load_theta
 from taalm.models.train_attention import TrainAttention, TrainAttentionConfig
 from taalm.text import Batch
+from taalm.train_ta import some_documents
 
 
 @pytest.fixture
@@ -131,3 +132,11 @@ def test_the_commonest_object_of_a_relation_is_no_uncommon_one(sample_folder):
     facts = read_facts(sample_folder / "ta_train.jsonl")[:3]
     same = [facts[0], facts[0], facts[1]]
     assert uncommon(same)[:2] == [False, False]
+
+
+def test_a_part_of_the_documents_is_drawn_by_the_seed_with_all_their_facts(sample_folder):
+    facts = read_facts(sample_folder / "ta_train.jsonl")
+    some, again, others = (some_documents(facts, 5, seed) for seed in (1, 1, 2))
+    drawn = {fact.evidence for fact in some}
+    assert len(drawn) == 5 and some == again != others
+    assert some == [fact for fact in facts if fact.evidence in drawn]

@@ -20,7 +20,7 @@ from taalm.rehearsal import REHEARSALS, Rehearsal
 from taalm.review_text import sample_texts, without_probes
 from taalm.text import Encoded, Span, check_length, collate, describe_truncation, encode, pad_token
 from taalm.tracking import Log, no_log
-from taalm.views import review_views, with_views
+from taalm.views import describe_views, review_views, views_of, with_views
 from taalm.weighters import Selector, Weighter, get_weighter
 from taalm.weighters.heavy import OnlyHeavy
 from taalm.weighters.known import SelectWithoutKnown, WithoutKnown
@@ -38,6 +38,9 @@ class Document(NamedTuple):
     where: str
     subject: str = ""
     source: str | None = None
+
+    def object(self) -> str:
+        return self.text[slice(*self.span)]
 
     def read(self) -> str:
         """The encoder's text. Raises UserError where there is none."""
@@ -152,7 +155,10 @@ class Cell:
             )
         device, pad_id = next(split.model.parameters()).device, pad_token(tokenizer)
         weights = [weigh(collate([row], pad_id).to(device)).squeeze(0) for row in rows]
-        return with_views(tokenizer, [document.text for document in documents], rows, weights, self.config.views)
+        views = views_of(tokenizer, [document.text for document in documents], rows, weights, self.config.views)
+        pairs = [(document.subject, document.object()) for document in documents if document.subject and document.span]
+        print(describe_views(views, pairs if len(pairs) == len(documents) else ()), flush=True)
+        return with_views(tokenizer, views, rows, weights)
 
     def encode(
         self, split: SplitModel, tokenizer: Any, documents: Sequence[Document], max_length: int | None

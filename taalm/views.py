@@ -22,8 +22,8 @@ from taalm.errors import UserError
 from taalm.text import Encoded, Span, encode, offsets
 from taalm.weighters.documents import fixed
 
-LINKS = "of|the|de|von|van|du|da|di|del|la|le|and|&"
-NAME = re.compile(rf"[A-Z][\w'’-]*(?:\s+(?:(?:{LINKS})\s+)?[A-Z0-9][\w'’-]*)*")
+LINKS = "of|the|de|von|van|du|da|di|del|la|le|&"
+NAME = re.compile(rf"[A-Z][\w'’-]*(?:\s+(?:(?:{LINKS})\s+){{0,2}}[A-Z0-9][\w'’-]*)*")
 OPENERS = frozenset(  # capitalised where they open a sentence, no part of a name
     re.findall(
         r"\w+",
@@ -32,6 +32,22 @@ OPENERS = frozenset(  # capitalised where they open a sentence, no part of a nam
         "Two Three First Second",
     )
 )
+DATES = frozenset(
+    re.findall(
+        r"\w+",
+        "January February March April May June July August September October November December Monday Tuesday "
+        "Wednesday Thursday Friday Saturday Sunday",
+    )
+)
+TITLES = frozenset(  # before a name, and nobody's own: nobody asks about Bishop Raymond Gam
+    re.findall(
+        r"\w+",
+        "Sir Dame Lord Lady Dr Mr Mrs Ms Miss Professor Prof President Chancellor Minister Senator Governor Mayor "
+        "Judge Justice King Queen Prince Princess Emperor Duke Duchess Count Baron Pope Cardinal Archbishop Bishop "
+        "Father Brother Sister Reverend Rev Rabbi General Colonel Major Captain Lieutenant Admiral",
+    )
+)
+View = tuple[str, Span]  # its text, and where the object stands in it
 SHORTEST = 3  # characters of a name
 OPENED = 4  # names of a review text that its views begin with
 PASSAGE = 10  # words that follow the name there
@@ -58,16 +74,26 @@ class ViewsConfig:
 
 
 def find_names(text: str) -> list[Span]:
-    """The places of the names in a text: runs of capitalised words, without a word that only opens a sentence."""
+    """The places of the names in a text: runs of capitalised words, without what only stands before or after a name.
+
+    That is a word that opens a sentence, a title, a date, a possessive 's.
+    """
     found = []
     for match in NAME.finditer(text):
-        start, end = match.span()
-        words = text[start:end].split()
-        if words[0] in OPENERS:
-            start = text.find(words[1], start + len(words[0])) if len(words) > 1 else end
-        if end - start >= SHORTEST and text[start:end] not in OPENERS:
-            found.append((start, end))
+        words = list(re.finditer(r"\S+", match[0]))
+        while words and _leads(words[0][0]):
+            words.pop(0)
+        while words and (words[-1][0].isdigit() or words[-1][0] in DATES):
+            words.pop()
+        if words:
+            start, end = words[0].start(), words[-1].end() - 2 * words[-1][0].endswith(("'s", "’s"))
+            if end - start >= SHORTEST:
+                found.append((match.start() + start, match.start() + end))
     return found
+
+
+def _leads(word: str) -> bool:
+    return word in OPENERS | DATES | TITLES or not word[0].isupper()
 
 
 def nearest_names(text: str, span: Span, count: int) -> list[str]:
@@ -102,7 +128,7 @@ def heaviest_spans(text: str, places: Sequence[Span], weights: Sequence[float], 
     return found
 
 
-def cloze_views(text: str, span: Span, config: ViewsConfig) -> list[tuple[str, Span]]:
+def cloze_views(text: str, span: Span, config: ViewsConfig) -> list[View]:
     """The views of a document with the object `span`: each view's text, and where the object stands in it."""
     answer = text[slice(*span)]
     views = []
@@ -113,14 +139,42 @@ def cloze_views(text: str, span: Span, config: ViewsConfig) -> list[tuple[str, S
     return views
 
 
-def with_views(
+def views_of(
     tokenizer: Any, texts: Sequence[str], rows: Sequence[Encoded], weights: Sequence[Tensor], config: ViewsConfig
-) -> tuple[list[Encoded], Any]:
-    """The documents `rows` of `texts`, `weights` (T,) each, then their views; and the weighter of them all."""
-    views = []
+) -> list[list[View]]:
+    """The views of each of the documents `rows` of `texts`, `weights` (T,) each."""
+    found = []
     for text, row, values in zip(texts, rows, weights, strict=True):
-        for span in heaviest_spans(text, offsets(tokenizer, text, row), values[1:].tolist(), config.spans):
-            views += [encode(tokenizer, *view) for view in cloze_views(text, span, config)]
+        spans = heaviest_spans(text, offsets(tokenizer, text, row), values[1:].tolist(), config.spans)
+        found.append([view for span in spans for view in cloze_views(text, span, config)])
+    return found
+
+
+def describe_views(views: Sequence[Sequence[View]], pairs: Sequence[tuple[str, str]]) -> str:
+    """How many views there are, and how many documents have one from the `pairs`' subject to its object.
+
+    The others cannot be read through views. Without pairs (nobody knows what will be asked) the number alone.
+    """
+    said = f"{sum(map(len, views))} cloze views of {len(views)} documents"
+    if not pairs:
+        return said
+    ends = begins = both = 0
+    for some, (subject, answer) in zip(views, pairs, strict=True):
+        right = [(text[slice(*span)] == answer, text.startswith(subject)) for text, span in some]
+        ends, begins, both = (
+            ends + any(end for end, _ in right), begins + any(start for _, start in right), both + any(map(all, right))
+        )  # fmt: skip
+    return (
+        f"{said}: {ends} have one that ends with their fact's object, {begins} one that begins with its subject, "
+        f"{both} one that does both"
+    )
+
+
+def with_views(
+    tokenizer: Any, views: Iterable[Sequence[View]], rows: Sequence[Encoded], weights: Sequence[Tensor]
+) -> tuple[list[Encoded], Any]:
+    """The documents `rows`, `weights` (T,) each, then their `views`; and the weighter of them all."""
+    views = [encode(tokenizer, *view) for some in views for view in some]
     answers = [torch.tensor(view.answer[1:]).float() for view in views]
     together = [*rows, *views]
     return together, fixed(together, [*(values[1:].float().cpu() for values in weights), *answers])

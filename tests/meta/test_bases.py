@@ -50,7 +50,7 @@ def test_all_hypergradients_agree_in_float32(folder, adapter):
         name: theta.hypergradient(estimate, taught, weights).weight_gradient
         for name, estimate in HYPERGRADIENTS.items()
     }
-    for name, bound in (("jvp", 1e-3), ("finite_difference", 3e-2)):
+    for name, bound in (("jvp", 2e-3), ("finite_difference", 3e-2)):
         assert relative(found[name], found["double_backward"]) < bound, name
 
 

@@ -44,13 +44,16 @@ def trainer(folder, sample_folder, out, **theta) -> MetaTrainer:
 def test_all_hypergradients_agree_in_float32(folder, adapter):
     torch.manual_seed(0)
     model, _ = load_theta(ModelConfig(name=str(folder), adapter=adapter, r=2, precision="fp32"))
+    for parameter in model.parameters():  # away from LoRA's B = 0: Adam divides by the size of A's gradient, nearly 0
+        if parameter.requires_grad:
+            parameter.data += 0.03 * torch.randn_like(parameter)
     theta, taught = Theta(model, InnerConfig(lr=1e-2), ObjectiveConfig()), lesson("right")
     weights = weights_for(taught.documents).float()
     found = {
         name: theta.hypergradient(estimate, taught, weights).weight_gradient
         for name, estimate in HYPERGRADIENTS.items()
     }
-    for name, bound in (("jvp", 2e-3), ("finite_difference", 3e-2)):
+    for name, bound in (("jvp", 1e-3), ("finite_difference", 3e-2)):
         assert relative(found[name], found["double_backward"]) < bound, name
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from taalm.benchmarks.lama_ckl import top_epoch
 from taalm.checkpoint import plain, write_bytes
 from taalm.config import run_entry
 from taalm.results import Result, some_results
@@ -28,11 +29,11 @@ def without_paths(value: Any) -> Any:
 
 def _some_outcomes(history: Mapping[int, dict]) -> dict[int, dict]:
     """The history with outcomes fact by fact for the first, the top and the last epoch alone."""
-    top = max(history, key=lambda epoch: (history[epoch]["acc_changed"], -epoch))
-    kept = {min(history), top, max(history)}
-    rest = {epoch: {k: v for k, v in entry.items() if k not in OUTCOMES} for epoch, entry in history.items()}
-    chosen = {epoch: {name: history[epoch][name] for name in OUTCOMES} for epoch in kept}
-    return {epoch: entry | chosen.get(epoch, {}) for epoch, entry in rest.items()}
+    kept = {min(history), top_epoch(history), max(history)}
+    return {
+        epoch: {name: value for name, value in entry.items() if epoch in kept or name not in OUTCOMES}
+        for epoch, entry in history.items()
+    }
 
 
 def published(result: Result) -> Result:

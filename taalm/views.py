@@ -24,29 +24,27 @@ from taalm.weighters.documents import fixed
 
 LINKS = "of|the|de|von|van|du|da|di|del|la|le|&"
 NAME = re.compile(rf"[A-Z][\w'’-]*(?:\s+(?:(?:{LINKS})\s+){{0,2}}[A-Z0-9][\w'’-]*)*")
-OPENERS = frozenset(  # capitalised where they open a sentence, no part of a name
-    re.findall(
-        r"\w+",
-        "The A An In On At He She It They His Her Its Their Our I We You This That These Those There After Before "
-        "During From By For With And But Or As When While Since Also However Although Both Other Some Many Most One "
-        "Two Three First Second",
-    )
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+OPENERS = _words(  # capitalised where they open a sentence, no part of a name
+    "The A An In On At He She It They His Her Its Their Our I We You This That These Those There After Before "
+    "During From By For With And But Or As When While Since Also However Although Both Other Some Many Most One "
+    "Two Three First Second"
 )
-DATES = frozenset(
-    re.findall(
-        r"\w+",
-        "January February March April May June July August September October November December Monday Tuesday "
-        "Wednesday Thursday Friday Saturday Sunday",
-    )
+DATES = _words(
+    "January February March April May June July August September October November December Monday Tuesday "
+    "Wednesday Thursday Friday Saturday Sunday"
 )
-TITLES = frozenset(  # before a name, and nobody's own: nobody asks about Bishop Raymond Gam
-    re.findall(
-        r"\w+",
-        "Sir Dame Lord Lady Dr Mr Mrs Ms Miss Professor Prof President Chancellor Minister Senator Governor Mayor "
-        "Judge Justice King Queen Prince Princess Emperor Duke Duchess Count Baron Pope Cardinal Archbishop Bishop "
-        "Father Brother Sister Reverend Rev Rabbi General Colonel Major Captain Lieutenant Admiral",
-    )
+TITLES = _words(  # before a name, and nobody's own: nobody asks about Bishop Raymond Gam
+    "Sir Dame Lord Lady Dr Mr Mrs Ms Miss Professor Prof President Chancellor Minister Senator Governor Mayor "
+    "Judge Justice King Queen Prince Princess Emperor Duke Duchess Count Baron Pope Cardinal Archbishop Bishop "
+    "Father Brother Sister Reverend Rev Rabbi General Colonel Major Captain Lieutenant Admiral"
 )
+LEADS = OPENERS | DATES | TITLES
 View = tuple[str, Span]  # its text, and where the object stands in it
 SHORTEST = 3  # characters of a name
 OPENED = 4  # names of a review text that its views begin with
@@ -93,7 +91,7 @@ def find_names(text: str) -> list[Span]:
 
 
 def _leads(word: str) -> bool:
-    return word in OPENERS | DATES | TITLES or not word[0].isupper()
+    return word in LEADS or not word[0].isupper()
 
 
 def nearest_names(text: str, span: Span, count: int) -> list[str]:
@@ -158,12 +156,12 @@ def describe_views(views: Sequence[Sequence[View]], pairs: Sequence[tuple[str, s
     said = f"{sum(map(len, views))} cloze views of {len(views)} documents"
     if not pairs:
         return said
-    ends = begins = both = 0
-    for some, (subject, answer) in zip(views, pairs, strict=True):
-        right = [(text[slice(*span)] == answer, text.startswith(subject)) for text, span in some]
-        ends, begins, both = (
-            ends + any(end for end, _ in right), begins + any(start for _, start in right), both + any(map(all, right))
-        )  # fmt: skip
+    right = [  # of every view: does it end with the fact's object, does it begin with its subject
+        [(text[slice(*span)] == answer, text.startswith(subject)) for text, span in some]
+        for some, (subject, answer) in zip(views, pairs, strict=True)
+    ]
+    ends, begins = (sum(any(flags[part] for flags in some) for some in right) for part in range(2))
+    both = sum((True, True) in some for some in right)
     return (
         f"{said}: {ends} have one that ends with their fact's object, {begins} one that begins with its subject, "
         f"{both} one that does both"

@@ -101,14 +101,19 @@ def relation_majority(facts: Sequence[Fact]) -> float:
     return sum(counter.most_common(1)[0][1] for counter in objects.values()) / len(facts)
 
 
+def top_epoch(history: Mapping[int, Mapping]) -> int:
+    """The epoch that Top Acc is of: the first one with the best TO-LEARN accuracy."""
+    return max(history, key=lambda epoch: (history[epoch]["acc_changed"], -epoch))
+
+
 def summary(history: Mapping[int, Mapping], facts: Sequence[Fact]) -> dict[str, Any]:
     """Top Acc, Epoch, NF Acc, Total Knowledge, and the final values of docs/lama_ckl.md."""
-    top_epoch = max(history, key=lambda epoch: (history[epoch]["acc_changed"], -epoch))
-    top, last = history[top_epoch], history[max(history)]
+    best = top_epoch(history)
+    top, last = history[best], history[max(history)]
     accuracy = {uuid: outcome[0] for uuid, outcome in last["to_learn"].items()}
     return {
         "top_acc": top["acc_changed"],
-        "top_epoch": top_epoch,
+        "top_epoch": best,
         "nf_acc": top["acc_unchanged"],
         "nf_schematic_acc": top["acc_unchanged_schematic"],
         "total": top["acc_changed"] + top["acc_unchanged"],

@@ -1,4 +1,4 @@
-"""Frozen linear layers, in bfloat16 where the processor has it, and an allocator setting for the CPU.
+"""Frozen linear layers, in bfloat16 where the processor is faster so, and an allocator setting for the CPU.
 
 On a processor with AMX, or AMD's AVX512-BF16, a product of bfloat16 matrices runs at about twice the rate of float32
 ones (Zen 4: 400 against 190 GFLOP/s on two cores); Intel's AVX512-BF16 without AMX, as some virtual machines show it,

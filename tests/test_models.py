@@ -8,7 +8,7 @@ from taalm.meta.hypergradient import HYPERGRADIENTS
 from taalm.meta.inner import InnerConfig
 from taalm.meta.objectives import ObjectiveConfig
 from taalm.meta.problem import Lesson, Theta
-from taalm.models import packaged
+from taalm.models import packaged, precision
 from taalm.models.base import ModelConfig, add_lora, load_model, load_theta
 from taalm.models.precision import freeze_linears
 from taalm.models.split import SplitModel
@@ -73,6 +73,25 @@ def test_lora_from_a_layer_up_leaves_the_layers_below_alone(tokenizer):
     assert trained and all(".layers.1." in name for name in trained)
     with pytest.raises(UserError, match="layers 0 to 1"):
         add_lora(tiny_llama(len(tokenizer)), r=2, alpha=2, dropout=0.0, first_layer=2)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "avx512_bf16", "amx", "expected"),
+    [("AuthenticAMD", True, False, True), ("AuthenticAMD", False, False, False), ("GenuineIntel", True, False, False),
+     ("GenuineIntel", True, True, True), ("", True, False, False)],
+)  # fmt: skip
+def test_auto_takes_bfloat16_where_the_processor_is_faster_so(
+    vendor, avx512_bf16, amx, expected, tmp_path, monkeypatch
+):
+    described = tmp_path / "cpuinfo"
+    if vendor:  # else a system that does not tell
+        described.write_text(f"processor : 0\nvendor_id : {vendor}\n")
+    monkeypatch.setattr(precision, "CPU_INFO", described)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    cpu = torch.device("cpu")
+    assert precision.wants_bf16("auto", cpu) == expected
+    assert precision.wants_bf16("bf16", cpu) and not precision.wants_bf16("fp32", cpu)
 
 
 @pytest.mark.parametrize("bf16", [False, True])

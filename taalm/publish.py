@@ -15,6 +15,7 @@ from typing import Any
 from taalm.benchmarks.lama_ckl import top_epoch
 from taalm.checkpoint import plain, write_bytes
 from taalm.config import run_entry
+from taalm.errors import UserError
 from taalm.results import Result, some_results
 
 OUTCOMES = ("to_learn", "not_to_forget", "not_to_forget_schematic")
@@ -49,6 +50,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("to", type=Path, help="where the copies go")
     given = parser.parse_args(arguments)
     for name, result in some_results(given.folder).items():
+        if not {"documents", "halves"} <= set(result):
+            raise UserError(
+                f"{given.folder / name}.pkl: no result of LAMA-ckl (python -m taalm.evaluate) of this version"
+            )
         write_bytes(given.to / f"{name}.pkl", pickle.dumps(published(result), protocol=4))
         print(given.to / f"{name}.pkl")
 

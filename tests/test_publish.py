@@ -2,8 +2,11 @@
 
 import pickle
 
+import pytest
+
 from taalm import intervals, publish
 from taalm.benchmarks import lama_ckl
+from taalm.errors import UserError
 from taalm.results import load_results, save_result, table
 
 EPOCHS = 5
@@ -60,3 +63,9 @@ def test_copies_make_the_same_tables_and_are_small_and_name_no_path(tmp_path):
         written = (tmp_path / "copies" / f"targeted_s{seed}.pkl").read_bytes()
         assert b"somewhere" not in written
         assert len(written) < 0.7 * len(pickle.dumps(own[f"targeted_s{seed}"], protocol=4))
+
+
+def test_results_of_other_benchmarks_are_refused(tmp_path):
+    save_result(tmp_path / "month.pkl", {"config": {}, "eval_result": {0: {}}, "summary": {"em": 0.5}})
+    with pytest.raises(UserError, match=r"month\.pkl: no result of LAMA-ckl"):
+        publish.main([str(tmp_path), str(tmp_path / "copies")])

@@ -14,12 +14,14 @@ class Row:
     method: str
     own: tuple[str, tuple[str, ...]] | None = None  # its own main parameter: a flag, its values
     fixed: tuple[str, ...] = ()  # flags in place of choosing any
+    given: tuple[str, ...] = ()  # flags of every cell, the tuning ones too
     phi: tuple[str, ...] = ()  # flags of train_ta, where phi is not trained by the preset
     once: bool = False  # the first seed alone
 
 
 # the preset was chosen on the tuning rows too (experiments.md, 18); twice the rows, twice the batch: as many updates
 VIEWS = ("--preset", "smollm2-135m-views", "--adapt.epochs", "8", "--adapt.batch_size", "128")
+LINEAR = ("--adapt.schedule", "linear")
 ROWS: dict[str, Row] = {  # in the order in which time is spent
     "finetune": Row("finetune"),
     "targeted": Row("targeted"),
@@ -37,6 +39,11 @@ ROWS: dict[str, Row] = {  # in the order in which time is spent
     "targeted+review": Row("targeted+review", REVIEW),
     "finetune_low": Row("finetune", fixed=("--adapt.lr", "3e-5")),
     "oracle+views+kl": Row("oracle+views+kl", fixed=VIEWS),
+    "finetune_linear": Row("finetune", given=LINEAR),
+    "targeted_linear": Row("targeted", given=LINEAR),
+    "oracle_linear": Row("oracle", given=LINEAR),
+    "targeted+recadam_linear": Row("targeted+recadam", RECALL, given=LINEAR),
+    "targeted+review_linear": Row("targeted+review", REVIEW, given=LINEAR),
     "targeted_cross": Row("targeted", phi=("--train_data", "ta_train_cross.jsonl"), once=True),
     "targeted+kadapter": Row("targeted+kadapter", once=True),
     "targeted+kl+recadam": Row("targeted+kl+recadam", RECALL, once=True),

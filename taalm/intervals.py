@@ -3,12 +3,14 @@
 Results whose names differ in the seed alone (finetune_s42, finetune_s43) are one method. A paired bootstrap (Efron and
 Tibshirani 1993, chapter 10) draws documents, with all facts of a document together, and seeds, both with replacement;
 every method sees the same draws of facts, and of seeds where it has the same ones. Values are of the final epoch.
+Do-nothing, which every method is compared with, is the model as most results begin with it (K-Adapter starts elsewhere).
 Read knowledge (--swap_halves true) stands beside Total where every seed of a method has it.
 """
 
 import argparse
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +32,6 @@ class Method:
     seeds: tuple[int, ...]
     learned: np.ndarray  # (seeds, TO-LEARN facts)
     kept: np.ndarray  # (seeds, NOT-TO-FORGET facts)
-    before: float  # do-nothing's Total
     halves: tuple[np.ndarray, np.ndarray] | None = None  # (seeds, 2, facts): whether adapted to, and the accuracy then
 
     def totals(self, draws: "Draws") -> np.ndarray:
@@ -115,7 +116,6 @@ def methods(results: Mapping[str, Result]) -> tuple[dict[str, Method], list[str]
             tuple(sorted(seeds)),
             np.array([_final(seeds[seed], "to_learn", asked) for seed in sorted(seeds)]),
             np.array([_final(seeds[seed], "not_to_forget", known) for seed in sorted(seeds)]),
-            next(iter(seeds.values()))["framing"]["do-nothing"]["total"],
             _halves([seeds[seed] for seed in sorted(seeds)], asked),
         )
         for name, seeds in by_name.items()
@@ -124,28 +124,38 @@ def methods(results: Mapping[str, Result]) -> tuple[dict[str, Method], list[str]
     return found, [documents.get(uuid, uuid) for uuid in asked], len(known)
 
 
+def frame(results: Mapping[str, Result], row: str) -> dict[str, float | None]:
+    """The values of a framing row, do-nothing or relation-majority, that most results have; {} where none has it."""
+    rows = Counter(tuple(result["framing"].get(row, {}).items()) for result in results.values())
+    return dict(rows.most_common(1)[0][0])
+
+
 def interval(values: np.ndarray) -> str:
     low, high = np.quantile(values, [0.025, 0.975])
     return f"[{low:+.3f}, {high:+.3f}]"
 
 
 def table(results: Mapping[str, Result], against: str = "") -> str:
-    """A Markdown table with 95 % intervals: final accuracies, final Total, its differences from do-nothing's and
-    `against`'s, and read knowledge, where the results have it."""
+    """A Markdown table with 95 % intervals, the framing rows first: final accuracies, final Total, its differences from
+    do-nothing's and `against`'s, and read knowledge, where the results have it."""
     found, documents, known = methods(results)
     if against and against not in found:
         raise UserError(f"--against {against}: not here; there are {', '.join(found)}")
     draws = Draws(documents, known)
     titles = ["method", "seeds", "TO-LEARN", "NOT-TO-FORGET", "final Total", "minus do-nothing, 95 %"]
-    lines = [titles + ([f"minus {against}, 95 %"] if against else [])]
+    titles += [f"minus {against}, 95 %"] if against else []
     reads = {name: (method.read()[0], method.read(draws)) for name, method in found.items() if method.halves}
-    lines[0] += ["read knowledge, 95 %"] * bool(reads)
-    lines[0] += [f"read, minus {against}"] * (against in reads)
-    lines.append(["---"] * len(lines[0]))
+    titles += ["read knowledge, 95 %"] * bool(reads) + [f"read, minus {against}"] * (against in reads)
+    lines = [titles, ["---"] * len(titles)]
+    frames = {row: frame(results, row) for row in ("do-nothing", "relation-majority")}
+    for row, values in frames.items():
+        shown = [f"{values[key]:.3f}" if key in values else "" for key in ("top_acc", "nf_acc", "total")]
+        lines += [[row, "", *shown, *[""] * (len(titles) - len(shown) - 2)]] if values else []
+    before = frames["do-nothing"]["total"]
     base = found[against].totals(draws) if against else None
     for name, method in sorted(found.items(), key=lambda item: -item[1].total):
         totals = method.totals(draws)
-        gain = f"{method.total - method.before:+.3f} {interval(totals - method.before)}"
+        gain = f"{method.total - before:+.3f} {interval(totals - before)}"
         parts = [f"{part.mean():.3f}" for part in (method.learned, method.kept)]
         line = [name, str(len(method.seeds)), *parts, f"{method.total:.3f}", gain]
         if base is not None:

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from taalm.benchmarks.templates import read_templates
 from taalm.errors import UserError
+from taalm.likely_questions import likely_questions
+from taalm.models.split import SplitModel
 from taalm.text import Encoded, Span, encode, offsets
 from taalm.weighters.documents import fixed
 
@@ -48,6 +50,7 @@ LEADS = OPENERS | DATES | TITLES
 View = tuple[str, Span]  # its text, and where the object stands in it
 SHORTEST = 3  # characters of a name
 OPENED = 4  # names of a review text that its views begin with
+ASKED_ABOUT = 4  # names, when relations are looked for that suit an object
 PASSAGE = 10  # words that follow the name there
 
 
@@ -64,8 +67,13 @@ class ViewsConfig:
     questions: str = ""
     """Relation templates (CSV: Wikidata ID, Relation, Template) for KL replay: what theta_0 answers to them about names
     of the review text is held on to as well."""
+    asked: NonNegativeInt = 0
+    """Relation templates of --views.questions that an object has views of beside --views.templates: those after which
+    theta_0 finds it likeliest."""
 
     def __post_init__(self) -> None:
+        if self.asked and not self.questions:
+            raise UserError(f"--views.asked {self.asked} needs relation templates: name a file with --views.questions")
         for template in self.templates:
             if template.count("{name}") != 1 or template.count("{object}") != 1 or not template.endswith("{object}"):
                 raise UserError(f"--views.templates {template!r}: a template holds {{name}} and ends with {{object}}")
@@ -126,26 +134,48 @@ def heaviest_spans(text: str, places: Sequence[Span], weights: Sequence[float], 
     return found
 
 
-def cloze_views(text: str, span: Span, config: ViewsConfig) -> list[View]:
-    """The views of a document with the object `span`: each view's text, and where the object stands in it."""
+def cloze_views(text: str, span: Span, config: ViewsConfig, asked: Sequence[str] = ()) -> list[View]:
+    """The views of a document with the object `span`: each view's text, and where the object stands in it.
+
+    `asked` are templates beside the configured ones.
+    """
     answer = text[slice(*span)]
     views = []
     for name in nearest_names(text, span, config.names):
-        for template in config.templates:
+        for template in [*config.templates, *asked]:
             head = template.removesuffix("{object}").replace("{name}", name)
             views.append((head + answer, (len(head), len(head) + len(answer))))
     return views
 
 
 def views_of(
-    tokenizer: Any, texts: Sequence[str], rows: Sequence[Encoded], weights: Sequence[Tensor], config: ViewsConfig
-) -> list[list[View]]:
-    """The views of each of the documents `rows` of `texts`, `weights` (T,) each."""
-    found = []
-    for text, row, values in zip(texts, rows, weights, strict=True):
-        spans = heaviest_spans(text, offsets(tokenizer, text, row), values[1:].tolist(), config.spans)
-        found.append([view for span in spans for view in cloze_views(text, span, config)])
-    return found
+    tokenizer: Any, texts: Sequence[str], rows: Sequence[Encoded], weights: Sequence[Tensor], config: ViewsConfig,
+    split: SplitModel,
+) -> list[list[View]]:  # fmt: skip
+    """The views of each of the documents `rows` of `texts`, `weights` (T,) each; `split` is theta_0."""
+    spans = [
+        heaviest_spans(text, offsets(tokenizer, text, row), values[1:].tolist(), config.spans)
+        for text, row, values in zip(texts, rows, weights, strict=True)
+    ]
+    asked = _asked(tokenizer, texts, spans, config, split) if config.asked else {}
+    return [
+        [view for span in some for view in cloze_views(text, span, config, asked.get(text[slice(*span)], ()))]
+        for text, some in zip(texts, spans, strict=True)
+    ]
+
+
+def _asked(
+    tokenizer: Any, texts: Sequence[str], spans: Sequence[Sequence[Span]], config: ViewsConfig, split: SplitModel
+) -> dict[str, list[str]]:
+    """The templates of relations that suit each object, asked about some of the documents' own names."""
+    objects = [text[slice(*span)] for text, some in zip(texts, spans, strict=True) for span in some]
+    names = sorted({text[slice(*span)] for text in texts for span in find_names(text)})
+    some = random.Random(len(names)).sample(names, min(ASKED_ABOUT, len(names))) or ["It"]
+    found = likely_questions(split, tokenizer, read_questions(config.questions), some, objects, config.asked)
+    return {
+        answer: [f"{question.replace('<subject>', '{name}')} {{object}}" for question in questions]
+        for answer, questions in found.items()
+    }
 
 
 def describe_views(views: Sequence[Sequence[View]], pairs: Sequence[tuple[str, str]]) -> str:

@@ -23,7 +23,7 @@ def result(learned: list[float], kept: list[float], seed: int = 42, documents: l
 def test_the_interval_of_a_mean_is_that_of_the_normal_distribution():
     rng = np.random.default_rng(1)
     learned = rng.random(400)
-    method = Method((1,), learned[None], np.ones((1, 50)), before=1.0)
+    method = Method((1,), learned[None], np.ones((1, 50)))
     totals = method.totals(Draws([str(index) for index in range(400)], 50))
     assert abs(totals.mean() - method.total) < 0.002
     assert totals.std() == pytest.approx(learned.std() / 20, rel=0.05)
@@ -31,7 +31,7 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_distribution():
 
 def test_facts_of_one_document_are_drawn_together():
     learned = np.repeat([0.0, 1.0], 100)[None]
-    alone = Method((1,), learned, np.ones((1, 5)), 1.0)
+    alone = Method((1,), learned, np.ones((1, 5)))
     apart = alone.totals(Draws([str(index) for index in range(200)], 5)).std()
     together = alone.totals(Draws([str(index // 10) for index in range(200)], 5)).std()
     assert together / apart == pytest.approx(10**0.5, rel=0.1)
@@ -48,12 +48,23 @@ def test_methods_with_the_same_facts_are_compared_pairwise():
     found, _, known = methods(results)
     assert list(found) == ["a", "b"] and found["a"].seeds == (42, 43) and known == 8
     rows = table(results, against="a").splitlines()
-    assert rows[2].startswith("| b | 2 |") and rows[2].endswith("| +0.100 [+0.100, +0.100] |")
+    assert rows[2] == "| do-nothing |  |  |  | 1.000 |  |  |"
+    assert rows[3].startswith("| b | 2 |") and rows[3].endswith("| +0.100 [+0.100, +0.100] |")
+
+
+def test_every_method_is_compared_with_the_model_that_most_begin_with():
+    results = {f"{name}_s1": result([0.1, 0.2], [1.0]) for name in "abc"}
+    whole = {"top_acc": 0.0, "nf_acc": 1.0, "total": 1.0}
+    for name, frame in (("a_s1", {"top_acc": 0.0, "nf_acc": 0.8, "total": 0.8}), ("b_s1", whole), ("c_s1", whole)):
+        results[name]["framing"] = {"do-nothing": frame, "relation-majority": {"top_acc": 0.5}}
+    rows = table(results).splitlines()
+    assert rows[2:4] == ["| do-nothing |  | 0.000 | 1.000 | 1.000 |  |", "| relation-majority |  | 0.500 |  |  |  |"]
+    assert all(" | 1.150 | +0.150 [" in row for row in rows[4:]) and len(rows) == 7
 
 
 def test_seeds_that_differ_widen_the_interval():
-    same = Method((1, 2), np.full((2, 30), 0.5), np.ones((2, 5)), 1.0)
-    spread = Method((1, 2), np.stack([np.full(30, 0.2), np.full(30, 0.8)]), np.ones((2, 5)), 1.0)
+    same = Method((1, 2), np.full((2, 30), 0.5), np.ones((2, 5)))
+    spread = Method((1, 2), np.stack([np.full(30, 0.2), np.full(30, 0.8)]), np.ones((2, 5)))
     draws = Draws([str(index) for index in range(30)], 5)
     assert same.totals(draws).std() < 1e-9 < 0.1 < spread.totals(draws).std()
 

@@ -8,7 +8,9 @@ import torch
 from taalm.cell import Cell, Document
 from taalm.cell_config import CellConfig
 from taalm.errors import UserError
+from taalm.likely_questions import likely_questions
 from taalm.models.base import ModelConfig
+from taalm.models.split import SplitModel
 from taalm.rehearsal import ReviewConfig
 from taalm.text import collate, encode, offsets, pad_token
 from taalm.views import (
@@ -22,8 +24,13 @@ from taalm.views import (
     views_of,
     with_views,
 )
+from tests.conftest import tiny_llama
 
 TEXT = "The first bishop Raymond Gam was ordained by Archbishop of Mandalay in St Patrick. He sang."
+
+
+def untouched(tokenizer) -> SplitModel:
+    return SplitModel(tiny_llama(len(tokenizer)))
 
 
 def said(text: str, spans) -> list[str]:
@@ -83,7 +90,7 @@ def test_documents_keep_their_weights_and_views_weigh_their_objects_alone(tokeni
     row = encode(tokenizer, TEXT)
     bishop = (TEXT.index("bishop"), TEXT.index("bishop") + 6)
     weights = torch.tensor([0.0] + [float(a < bishop[1] and bishop[0] < b) for a, b in offsets(tokenizer, TEXT, row)])
-    views = views_of(tokenizer, [TEXT], [row], [weights + 0.25], ViewsConfig(names=2))
+    views = views_of(tokenizer, [TEXT], [row], [weights + 0.25], ViewsConfig(names=2), untouched(tokenizer))
     rows, weigh = with_views(tokenizer, views, [row], [weights + 0.25])
     assert len(rows) == 1 + 6 and rows[0] == row
     batch = collate(rows, pad_token(tokenizer))
@@ -92,6 +99,37 @@ def test_documents_keep_their_weights_and_views_weigh_their_objects_alone(tokeni
     assert torch.equal(found[1:], batch.answer[1:].float())
     ends = [tokenizer.decode([i for i, marked in zip(v.input_ids, v.answer, strict=True) if marked]) for v in rows[1:]]
     assert [end.strip() for end in ends] == ["bishop"] * 6
+
+
+def test_an_object_is_asked_for_where_theta_0_finds_it_likeliest(tokenizer):
+    split, names = untouched(tokenizer), ["Ada", "Marie Curie"]
+    questions = [f"<subject> {verb}" for verb in ("plays", "sings of the", "was", "is a friend of", "met", "in a")]
+    found = likely_questions(split, tokenizer, questions, names, ["jazz", "opera", "jazz"], 2)
+    assert list(found) == ["jazz", "opera"]
+    for answer, chosen in found.items():
+        first = tokenizer(f" {answer}", add_special_tokens=False).input_ids[0]
+
+        def likelihood(question: str, first: int = first) -> float:  # a question at a time, through the whole model
+            rows = [torch.tensor([encode(tokenizer, question.replace("<subject>", name)).input_ids]) for name in names]
+            return sum(float(split.model(row).logits[0, -1].log_softmax(-1)[first]) for row in rows)
+
+        assert chosen == sorted(questions, key=likelihood, reverse=True)[:2]
+
+
+def test_views_ask_as_the_relations_templates_do(tokenizer, tmp_path):
+    file = tmp_path / "templates.csv"
+    file.write_text("Wikidata ID,Relation,Template\nP39,position,<subject> holds the office of <object>.\n")
+    row, bishop = encode(tokenizer, TEXT), (TEXT.index("bishop"), TEXT.index("bishop") + 6)
+    weights = torch.tensor([0.0] + [float(a < bishop[1] and bishop[0] < b) for a, b in offsets(tokenizer, TEXT, row)])
+    config = ViewsConfig(templates=["{name}: {object}"], names=2, questions=str(file), asked=3)
+    (views,) = views_of(tokenizer, [TEXT], [row], [weights], config, untouched(tokenizer))
+    assert all(view[slice(*span)] == "bishop" for view, span in views)
+    assert [view for view, _ in views] == [
+        "Raymond Gam: bishop", "Raymond Gam holds the office of bishop",
+        "Mandalay: bishop", "Mandalay holds the office of bishop",
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"--views\.asked 3 .*--views\.questions"):
+        ViewsConfig(asked=3)
 
 
 def test_review_views_begin_with_names_and_never_with_a_probes_subject():

@@ -3,12 +3,11 @@
 Results whose names differ in the seed alone (finetune_s42, finetune_s43) are one method. A paired bootstrap (Efron and
 Tibshirani 1993, chapter 10) draws documents, with all facts of a document together, and seeds, both with replacement;
 every method sees the same draws of facts, and of seeds where it has the same ones. Values are of the final epoch.
-Do-nothing, which every method is compared with, is the model as most results begin with it (K-Adapter starts elsewhere).
+Do-nothing, which each method is compared with, is the model as most results begin with it (K-Adapter starts elsewhere).
 Read knowledge (--swap_halves true) stands beside Total where every seed of a method has it.
 """
 
 import argparse
-import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,9 +18,8 @@ import numpy as np
 
 from taalm.config import run_entry
 from taalm.errors import UserError
-from taalm.results import Result, some_results
+from taalm.results import SEED, Result, chosen, method_of, some_results
 
-SEED = re.compile(r"_s(?:eed)?(\d+)$")
 DRAWS = 10_000
 
 
@@ -100,7 +98,7 @@ def methods(results: Mapping[str, Result]) -> tuple[dict[str, Method], list[str]
     for name, result in results.items():
         found = SEED.search(name)
         seed = int(found[1]) if found else int(result["config"].get("seed", 0))
-        by_name.setdefault(SEED.sub("", name), {})[seed] = result
+        by_name.setdefault(method_of(name), {})[seed] = result
     for name, result in results.items():
         if "to_learn" not in next(iter(result["eval_result"].values()), {}):
             raise UserError(f"{name}: no result of LAMA-ckl (python -m taalm.evaluate); it has no outcomes by fact")
@@ -174,8 +172,9 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m taalm.intervals", description="95 % intervals of results.")
     parser.add_argument("folder", type=Path, help="folder of result files")
     parser.add_argument("--against", default="", help="the method that every other one is compared with too")
+    parser.add_argument("--only", default="", help="some of the methods, joined by commas")
     given = parser.parse_args(arguments)
-    print(table(some_results(given.folder), given.against))
+    print(table(chosen(some_results(given.folder), given.only), given.against))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from taalm.checkpoint import plain, write_bytes, write_text
 from taalm.errors import UserError
 
 Result = dict[str, Any]
+SEED = re.compile(r"_s(?:eed)?(\d+)$")  # at the end of a result's name
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -56,6 +58,22 @@ def some_results(folder: Path) -> dict[str, Result]:
     if not found:
         raise UserError(f"{folder}: no result files (*.pkl) here; the scripts under scripts/eval make them")
     return found
+
+
+def method_of(name: str) -> str:
+    """A result's name without its seed: finetune_s42 and finetune_seed43 are finetune."""
+    return SEED.sub("", name)
+
+
+def chosen(results: dict[str, Result], only: str) -> dict[str, Result]:
+    """Those results whose name, or name without the seed, is among the names `only`, joined by commas; "" is all.
+
+    Raises UserError for a name that no result has.
+    """
+    names = only.split(",") if only else list(results)
+    if unknown := [name for name in names if not any(name in (found, method_of(found)) for found in results)]:
+        raise UserError(f"--only: there is no result {unknown[0]}; there are {', '.join(results)}")
+    return {found: result for found, result in results.items() if {found, method_of(found)} & set(names)}
 
 
 def is_stream(result: Result) -> bool:

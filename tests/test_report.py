@@ -74,6 +74,9 @@ def test_a_kind_of_picture_of_some_results_is_drawn(tmp_path, capsys):
     drawn = [(tmp_path / f"{kind}.png").read_bytes() for kind in ("curves", "plane")]
     assert all(png.startswith(b"\x89PNG") for png in drawn) and drawn[0] != drawn[1]
     assert "plane in" in capsys.readouterr().out
-    for wrong, said in ((["--kind", "pie"], "curves, plane, gains"), (["--only", "x"], "has no x")):
+    for wrong, said in (
+        (["--kind", "pie"], "curves, plane, gains"),
+        (["--only", "x"], "there is no result x; there are"),
+    ):
         with pytest.raises(UserError, match=said):
             plot([str(tmp_path), *wrong])

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from taalm.errors import UserError
-from taalm.results import COLUMNS, load_result, load_results, main, save_result, table
+from taalm.results import COLUMNS, chosen, load_result, load_results, main, save_result, table
 
 SUMMARY = {key: 0.125 + index for index, (_, key) in enumerate(COLUMNS)} | {"top_epoch": 4, "read_knowledge": None}
 FRAMING = {"do-nothing": {"top_acc": 0.0, "nf_acc": 1.0, "total": 1.0}, "relation-majority": {"top_acc": 0.4642}}
@@ -106,3 +106,12 @@ def test_the_command_prints_the_folders_table_or_says_that_it_is_empty(tmp_path,
     save_result(tmp_path / "oracle_seed1.pkl", RESULT)
     main([str(tmp_path)])
     assert capsys.readouterr().out.strip() == table({"oracle_seed1": RESULT})
+
+
+def test_results_are_chosen_by_name_or_by_method():
+    results = dict.fromkeys(("rho_s42", "rho_s43", "rho_theta0_seed1", "finetune_low_s42"), RESULT)
+    assert list(chosen(results, "")) == list(results)
+    assert list(chosen(results, "rho")) == ["rho_s42", "rho_s43"]
+    assert list(chosen(results, "rho_s43,rho_theta0")) == ["rho_s43", "rho_theta0_seed1"]
+    with pytest.raises(UserError, match="--only: there is no result finetune; there are rho_s42, "):
+        chosen(results, "rho,finetune")

@@ -8,21 +8,17 @@ from taalm.config import run_entry
 from taalm.errors import UserError
 from taalm.plots.kinds import pictures
 from taalm.plots.style import write
-from taalm.results import some_results
+from taalm.results import chosen, some_results
 
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m taalm.plots", description="Learning and forgetting curves.")
     parser.add_argument("folder", type=Path, help="folder of result files")
     parser.add_argument("--kind", default="", help="curves, plane or gains of LAMA-ckl; default the main picture")
-    parser.add_argument("--only", default="", help="some of the results, their names joined by commas")
+    parser.add_argument("--only", default="", help="some of the results or methods, joined by commas")
     parser.add_argument("--out", type=Path, default=None, help="PNG to write; default <folder>/<kind>.png")
     given = parser.parse_args(arguments)
-    results = some_results(given.folder)
-    names = given.only.split(",") if given.only else list(results)
-    if unknown := set(names) - set(results):
-        raise UserError(f"--only: {given.folder} has no {sorted(unknown)[0]}; it has {', '.join(results)}")
-    results = {name: results[name] for name in names}
+    results = chosen(some_results(given.folder), given.only)
     kinds = pictures(results)
     if given.kind and given.kind not in kinds:
         raise UserError(f"--kind {given.kind}: of these results there are {', '.join(kinds)}")

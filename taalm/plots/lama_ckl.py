@@ -1,6 +1,5 @@
 """LAMA-ckl: curves by epoch, the learning-against-forgetting plane, facts gained and lost, relations of the files."""
 
-import re
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
@@ -8,7 +7,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from taalm.plots.style import COLOURS, styles
-from taalm.results import Result
+from taalm.results import Result, method_of
 
 Curve = dict[int, float]
 
@@ -17,7 +16,7 @@ def by_method(results: Mapping[str, Result]) -> dict[str, list[Result]]:
     """Results of one name together, whose seeds differ: targeted_s42 and targeted_s43 are targeted."""
     found: dict[str, list[Result]] = {}
     for name, result in results.items():
-        found.setdefault(re.sub(r"_s(eed)?\d+$", "", name), []).append(result)
+        found.setdefault(method_of(name), []).append(result)
     return found
 
 

@@ -58,19 +58,19 @@ class Draws:
     """The shares of facts and seeds in every draw; each row sums to 1."""
 
     def __init__(self, documents: Sequence[str], known: int, draws: int = DRAWS, seed: int = 0):
-        self.rng, self.count = np.random.default_rng(seed), draws
+        rng, self.seed, self.count = np.random.default_rng(seed), seed, draws
         names = {name: index for index, name in enumerate(dict.fromkeys(documents))}
-        drawn = self.rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
+        drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
         facts = drawn[:, [names[name] for name in documents]].astype(float)
         self.facts = facts / facts.sum(1, keepdims=True)
-        self.known = self.rng.multinomial(known, np.full(known, 1 / known), size=draws) / known
+        self.known = rng.multinomial(known, np.full(known, 1 / known), size=draws) / known
         self._seeds: dict[tuple[int, ...], np.ndarray] = {}
 
     def seeds(self, seeds: tuple[int, ...]) -> np.ndarray:
-        """(draws, seeds); the same for all methods with these seeds."""
+        """(draws, seeds); the same for all methods with these seeds, whatever other methods there are."""
         if seeds not in self._seeds:
-            count = len(seeds)
-            self._seeds[seeds] = self.rng.multinomial(count, np.full(count, 1 / count), size=self.count) / count
+            rng, count = np.random.default_rng([self.seed, *seeds]), len(seeds)
+            self._seeds[seeds] = rng.multinomial(count, np.full(count, 1 / count), size=self.count) / count
         return self._seeds[seeds]
 
 

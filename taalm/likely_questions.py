@@ -1,7 +1,7 @@
-"""Which relation fits an object: the questions after which theta_0 finds it likeliest.
+"""Which questions fit an object: those after which theta_0 expects it more than other objects.
 
 An association learned as "Leon Breeden: jazz" is hardly said after "Leon Breeden plays" (docs/experiments.md, 20), so
-a view can also be a relation's template about the name, and theta_0 picks the templates: after "... works in the field
+a view can also be a question about the name, and theta_0 picks the questions: after "... works in the field
 of" it expects "geology" and not "BBC". Nothing about the facts is asked for: names and objects are the document's.
 """
 
@@ -38,10 +38,15 @@ def likely_questions(
     split: SplitModel, tokenizer: Any, questions: Sequence[str], names: Sequence[str], objects: Sequence[str],
     count: int,
 ) -> dict[str, list[str]]:  # fmt: skip
-    """For each of the objects the `count` questions after which theta, as it is, finds its first token likeliest."""
-    expected = expectations(split, tokenizer, questions, names)
-    found = {}
-    for answer in dict.fromkeys(objects):
-        first = tokenizer(f" {answer}", add_special_tokens=False).input_ids[0]
-        found[answer] = [questions[index] for index in expected[:, first].topk(min(count, len(questions))).indices]
-    return found
+    """For each of the objects the `count` questions that theta, as it is, expects it after the most.
+
+    What counts is the likelihood of its first token beside that of the other objects: all are unlikely after "plays",
+    but "jazz" less so than "politician".
+    """
+    answers = list(dict.fromkeys(objects))
+    first = [tokenizer(f" {answer}", add_special_tokens=False).input_ids[0] for answer in answers]
+    expected = expectations(split, tokenizer, questions, names)[:, first]
+    if len(answers) > 1:
+        expected = expected - expected.mean(1, keepdim=True)
+    best = expected.topk(min(count, len(questions)), dim=0).indices
+    return {answer: [questions[index] for index in best[:, column]] for column, answer in enumerate(answers)}

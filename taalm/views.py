@@ -19,6 +19,7 @@ from torch import Tensor
 
 from taalm.benchmarks.templates import read_templates
 from taalm.errors import UserError
+from taalm.facts import read_facts
 from taalm.likely_questions import likely_questions
 from taalm.models.split import SplitModel
 from taalm.text import Encoded, Span, encode, offsets
@@ -65,15 +66,15 @@ class ViewsConfig:
     spans: PositiveInt = 1
     """Objects of a document: the words that weigh most, so many times."""
     questions: str = ""
-    """Relation templates (CSV: Wikidata ID, Relation, Template) for KL replay: what theta_0 answers to them about names
-    of the review text is held on to as well."""
+    """Relation templates (CSV: Wikidata ID, Relation, Template), or facts (jsonl), whose probes are taken, for KL
+    replay: what theta_0 answers to them about names of the review text is held on to as well."""
     asked: NonNegativeInt = 0
-    """Relation templates of --views.questions that an object has views of beside --views.templates: those after which
-    theta_0 finds it likeliest."""
+    """Views of an object beside those of --views.templates: so many of --views.questions, those after which theta_0
+    finds it likeliest."""
 
     def __post_init__(self) -> None:
         if self.asked and not self.questions:
-            raise UserError(f"--views.asked {self.asked} needs relation templates: name a file with --views.questions")
+            raise UserError(f"--views.asked {self.asked} needs questions: name a file with --views.questions")
         for template in self.templates:
             if template.count("{name}") != 1 or template.count("{object}") != 1 or not template.endswith("{object}"):
                 raise UserError(f"--views.templates {template!r}: a template holds {{name}} and ends with {{object}}")
@@ -212,7 +213,7 @@ def review_views(texts: Iterable[str], config: ViewsConfig, avoided: frozenset[s
     """What KL replay holds on to beside views: passages that begin with a name, and templates' heads with one.
 
     No view begins with one of the names `avoided` (the probes' subjects). With --views.questions a question about every
-    name comes third: a relation's template up to its object.
+    name comes third.
     """
     views, questions = [], read_questions(config.questions)
     rng = random.Random(seed)
@@ -232,11 +233,18 @@ def review_views(texts: Iterable[str], config: ViewsConfig, avoided: frozenset[s
 
 
 def read_questions(path: str) -> list[str]:
-    """The relations' templates of a file up to <object>, those that name the subject before it. Raises UserError."""
+    """Questions with <subject> in them, up to their object: a file's relation templates, or the probes of its facts.
+
+    Templates are a CSV file's, facts those of a jsonl file (the same question once). Raises UserError.
+    """
     if not path:
         return []
-    heads = [template.sentence.partition("<object>")[0].rstrip() for template in read_templates(Path(path)).values()]
-    found = sorted(head for head in heads if "<subject>" in head)
+    if path.endswith(".jsonl"):
+        facts = read_facts(path)
+        heads = [f.task_descriptive[: f.answer_span("descriptive")[0]].replace(f.subject, "<subject>") for f in facts]
+    else:
+        heads = [template.sentence.partition("<object>")[0] for template in read_templates(Path(path)).values()]
+    found = sorted({head.rstrip() for head in heads if "<subject>" in head})
     if not found:
-        raise UserError(f"--views.questions {path}: no template names <subject> before <object>")
+        raise UserError(f"--views.questions {path}: nothing there names a subject before its object")
     return found

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from taalm import intervals
 from tests.conftest import ROOT
 
 
@@ -18,3 +19,11 @@ def test_links_lead_somewhere_and_examples_run(page, tmp_path, monkeypatch):
         exec(compile(block, page, "exec"), names)
     if "trainer" in names:
         assert names["trainer"].state.global_step == 2
+
+
+def test_the_results_table_of_the_readme_is_what_its_command_prints(capsys):
+    text = (ROOT / "README.md").read_text()
+    command = re.search(r"^python -m taalm\.intervals (docs/results/\S+) (.*)$", text, re.MULTILINE)
+    intervals.main([str(ROOT / command[1]), *command[2].split()])
+    printed = capsys.readouterr().out.strip()
+    assert printed in text and "| targeted | 3 |" in printed

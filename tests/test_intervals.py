@@ -62,6 +62,14 @@ def test_every_method_is_compared_with_the_model_that_most_begin_with():
     assert all(" | 1.150 | +0.150 [" in row for row in rows[4:]) and len(rows) == 7
 
 
+def test_an_interval_does_not_depend_on_the_other_rows():
+    rng = np.random.default_rng(4)
+    results = {f"a_s{seed}": result(list(rng.random(20)), [1.0], seed) for seed in (1, 2)}
+    others = {"b_s1": result(list(rng.random(20)), [1.0], 1)}
+    alone, among = (table(some).splitlines() for some in (results, others | results))
+    assert [row for row in among if row.startswith("| a |")] == alone[-1:]
+
+
 def test_seeds_that_differ_widen_the_interval():
     same = Method((1, 2), np.full((2, 30), 0.5), np.ones((2, 5)))
     spread = Method((1, 2), np.stack([np.full(30, 0.2), np.full(30, 0.8)]), np.ones((2, 5)))

@@ -104,6 +104,11 @@ def test_review_texts_and_questions_of_the_data_folder_go_to_the_rows_that_take_
     views = given["targeted+views+kl"]
     assert views["--views.questions"] == str(data / "wikidata" / "templates.csv") and "--review.data" in views
     assert views["--preset"] == "smollm2-135m-views" and "--adapt.lr" not in views
+    ran("--data", str(data), "--rows", "targeted+views+kl_asked,targeted_linear", "--seeds", "42")
+    asked, linear = (load_result(tmp_path / "final" / f"{name}_s42.pkl")["summary"]["given"] for name in (
+        "targeted+views+kl_asked", "targeted_linear"))  # fmt: skip
+    assert asked["--views.questions"] == str(data / "ta_train.jsonl") and asked["--views.asked"] == "5"
+    assert linear["--adapt.schedule"] == "linear" and linear["--model.precision"] == "fp32"
 
 
 def test_a_row_that_runs_once_runs_with_the_first_seed_and_other_facts_have_a_folder_of_their_own(ran):

@@ -155,8 +155,7 @@ class Cell:
             )
         device, pad_id = next(split.model.parameters()).device, pad_token(tokenizer)
         weights = [weigh(collate([row], pad_id).to(device)).squeeze(0) for row in rows]
-        texts = [document.text for document in documents]
-        views = views_of(tokenizer, texts, rows, weights, self.config.views, split)
+        views = views_of(tokenizer, [document.text for document in documents], rows, weights, self.config.views)
         pairs = [(document.subject, document.object()) for document in documents if document.subject and document.span]
         print(describe_views(views, pairs if len(pairs) == len(documents) else ()), flush=True)
         return with_views(tokenizer, views, rows, weights)

@@ -21,16 +21,6 @@ class Row:
 
 # the preset was chosen on the tuning rows too (experiments.md, 20); twice the rows, twice the batch: as many updates
 VIEWS = ("--preset", "smollm2-135m-views", "--adapt.epochs", "4", "--adapt.batch_size", "160")
-# views that ask as TA-train's tasks do (experiments.md, 20)
-ASKED = (
-    *VIEWS,
-    "--views.templates",
-    '["{name}: {object}"]',
-    "--views.asked",
-    "5",
-    "--views.questions",
-    "ta_train.jsonl",
-)
 LINEAR = ("--adapt.schedule", "linear")
 ROWS: dict[str, Row] = {  # in the order in which time is spent
     "finetune": Row("finetune"),
@@ -54,8 +44,6 @@ ROWS: dict[str, Row] = {  # in the order in which time is spent
     "oracle_linear": Row("oracle", given=LINEAR),
     "targeted+recadam_linear": Row("targeted+recadam", RECALL, given=LINEAR),
     "targeted+review_linear": Row("targeted+review", REVIEW, given=LINEAR),
-    "targeted+views+kl_asked": Row("targeted+views+kl", fixed=ASKED),
-    "oracle+views+kl_asked": Row("oracle+views+kl", fixed=ASKED),
     "targeted_cross": Row("targeted", phi=("--train_data", "ta_train_cross.jsonl"), once=True),
     "targeted+kadapter": Row("targeted+kadapter", once=True),
     "targeted+kl+recadam": Row("targeted+kl+recadam", RECALL, once=True),

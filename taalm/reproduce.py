@@ -46,13 +46,9 @@ class Grid:
     def __post_init__(self) -> None:
         self.rows = KINDS[self.kind]
 
-    def _flags(self, parts: Sequence[str]) -> list[str]:
-        """A row's flags: files are the split's."""
-        return [str(self.data / part) if part.endswith(".jsonl") else part for part in parts]
-
     def phi(self, row: str, seed: int) -> Path:
         """Train-Attention of that seed, trained where it is not there yet."""
-        flags = self._flags(self.rows[row].phi)
+        flags = [str(self.data / part) if part.endswith(".jsonl") else part for part in self.rows[row].phi]
         name = f"{row}_s{seed}" if flags else f"seed{seed}"
         folder = self.out / "phi" / name
         if not (folder / "report.json").is_file():
@@ -93,7 +89,7 @@ class Grid:
     def tuned(self, row: str) -> list[str]:
         """The flags that do best on the tuning rows: the rate first, then the method's own parameter."""
         if self.rows[row].fixed:
-            return self._flags(self.rows[row].fixed)
+            return list(self.rows[row].fixed)
         rows = self._tuning_rows()
         if self.rows[row].own is None:
             return self._best(row, {f"lr{rate}": ["--adapt.lr", rate] for rate in RATES}, rows)

@@ -14,14 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from taalm.benchmarks.templates import read_templates
 from taalm.errors import UserError
-from taalm.facts import read_facts
-from taalm.likely_questions import likely_questions
-from taalm.models.split import SplitModel
 from taalm.text import Encoded, Span, encode, offsets
 from taalm.weighters.documents import fixed
 
@@ -51,7 +48,6 @@ LEADS = OPENERS | DATES | TITLES
 View = tuple[str, Span]  # its text, and where the object stands in it
 SHORTEST = 3  # characters of a name
 OPENED = 4  # names of a review text that its views begin with
-ASKED_ABOUT = 4  # names, when relations are looked for that suit an object
 PASSAGE = 10  # words that follow the name there
 
 
@@ -66,15 +62,10 @@ class ViewsConfig:
     spans: PositiveInt = 1
     """Objects of a document: the words that weigh most, so many times."""
     questions: str = ""
-    """Relation templates (CSV: Wikidata ID, Relation, Template), or facts (jsonl), whose probes are taken, for KL
-    replay: what theta_0 answers to them about names of the review text is held on to as well."""
-    asked: NonNegativeInt = 0
-    """Views of an object beside those of --views.templates: so many of --views.questions, those after which theta_0
-    finds it likeliest."""
+    """Relation templates (CSV: Wikidata ID, Relation, Template) for KL replay: what theta_0 answers to them about names
+    of the review text is held on to as well."""
 
     def __post_init__(self) -> None:
-        if self.asked and not self.questions:
-            raise UserError(f"--views.asked {self.asked} needs questions: name a file with --views.questions")
         for template in self.templates:
             if template.count("{name}") != 1 or template.count("{object}") != 1 or not template.endswith("{object}"):
                 raise UserError(f"--views.templates {template!r}: a template holds {{name}} and ends with {{object}}")
@@ -135,48 +126,26 @@ def heaviest_spans(text: str, places: Sequence[Span], weights: Sequence[float], 
     return found
 
 
-def cloze_views(text: str, span: Span, config: ViewsConfig, asked: Sequence[str] = ()) -> list[View]:
-    """The views of a document with the object `span`: each view's text, and where the object stands in it.
-
-    `asked` are templates beside the configured ones.
-    """
+def cloze_views(text: str, span: Span, config: ViewsConfig) -> list[View]:
+    """The views of a document with the object `span`: each view's text, and where the object stands in it."""
     answer = text[slice(*span)]
     views = []
     for name in nearest_names(text, span, config.names):
-        for template in [*config.templates, *asked]:
+        for template in config.templates:
             head = template.removesuffix("{object}").replace("{name}", name)
             views.append((head + answer, (len(head), len(head) + len(answer))))
     return views
 
 
 def views_of(
-    tokenizer: Any, texts: Sequence[str], rows: Sequence[Encoded], weights: Sequence[Tensor], config: ViewsConfig,
-    split: SplitModel,
-) -> list[list[View]]:  # fmt: skip
-    """The views of each of the documents `rows` of `texts`, `weights` (T,) each; `split` is theta_0."""
-    spans = [
-        heaviest_spans(text, offsets(tokenizer, text, row), values[1:].tolist(), config.spans)
-        for text, row, values in zip(texts, rows, weights, strict=True)
-    ]
-    asked = _asked(tokenizer, texts, spans, config, split) if config.asked else {}
-    return [
-        [view for span in some for view in cloze_views(text, span, config, asked.get(text[slice(*span)], ()))]
-        for text, some in zip(texts, spans, strict=True)
-    ]
-
-
-def _asked(
-    tokenizer: Any, texts: Sequence[str], spans: Sequence[Sequence[Span]], config: ViewsConfig, split: SplitModel
-) -> dict[str, list[str]]:
-    """The templates of relations that suit each object, asked about some of the documents' own names."""
-    objects = [text[slice(*span)] for text, some in zip(texts, spans, strict=True) for span in some]
-    names = sorted({text[slice(*span)] for text in texts for span in find_names(text)})
-    some = random.Random(len(names)).sample(names, min(ASKED_ABOUT, len(names))) or ["It"]
-    found = likely_questions(split, tokenizer, read_questions(config.questions), some, objects, config.asked)
-    return {
-        answer: [f"{question.replace('<subject>', '{name}')} {{object}}" for question in questions]
-        for answer, questions in found.items()
-    }
+    tokenizer: Any, texts: Sequence[str], rows: Sequence[Encoded], weights: Sequence[Tensor], config: ViewsConfig
+) -> list[list[View]]:
+    """The views of each of the documents `rows` of `texts`, `weights` (T,) each."""
+    found = []
+    for text, row, values in zip(texts, rows, weights, strict=True):
+        spans = heaviest_spans(text, offsets(tokenizer, text, row), values[1:].tolist(), config.spans)
+        found.append([view for span in spans for view in cloze_views(text, span, config)])
+    return found
 
 
 def describe_views(views: Sequence[Sequence[View]], pairs: Sequence[tuple[str, str]]) -> str:
@@ -213,7 +182,7 @@ def review_views(texts: Iterable[str], config: ViewsConfig, avoided: frozenset[s
     """What KL replay holds on to beside views: passages that begin with a name, and templates' heads with one.
 
     No view begins with one of the names `avoided` (the probes' subjects). With --views.questions a question about every
-    name comes third.
+    name comes third: a relation's template up to its object.
     """
     views, questions = [], read_questions(config.questions)
     rng = random.Random(seed)
@@ -233,18 +202,11 @@ def review_views(texts: Iterable[str], config: ViewsConfig, avoided: frozenset[s
 
 
 def read_questions(path: str) -> list[str]:
-    """Questions with <subject> in them, up to their object: a file's relation templates, or the probes of its facts.
-
-    Templates are a CSV file's, facts those of a jsonl file (the same question once). Raises UserError.
-    """
+    """The relations' templates of a file up to <object>, those that name the subject before it. Raises UserError."""
     if not path:
         return []
-    if path.endswith(".jsonl"):
-        facts = read_facts(path)
-        heads = [f.task_descriptive[: f.answer_span("descriptive")[0]].replace(f.subject, "<subject>") for f in facts]
-    else:
-        heads = [template.sentence.partition("<object>")[0] for template in read_templates(Path(path)).values()]
-    found = sorted({head.rstrip() for head in heads if "<subject>" in head})
+    heads = [template.sentence.partition("<object>")[0].rstrip() for template in read_templates(Path(path)).values()]
+    found = sorted(head for head in heads if "<subject>" in head)
     if not found:
-        raise UserError(f"--views.questions {path}: nothing there names a subject before its object")
+        raise UserError(f"--views.questions {path}: no template names <subject> before <object>")
     return found

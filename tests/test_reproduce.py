@@ -82,6 +82,30 @@ def test_targeted_takes_the_phi_of_its_seed(ran):
     assert [name for kind, name in cells if kind == "phi"] == ["seed42", "seed43"]
 
 
+def test_a_rows_own_flags_go_to_every_cell_and_all_cells_have_one_precision(ran, tmp_path):
+    ran("--rows", "finetune,finetune_linear", "--seeds", "42")
+    for file in tmp_path.glob("*/finetune*.pkl"):
+        given = load_result(file)["summary"]["given"]
+        assert given["--model.precision"] == "fp32"
+        assert given.get("--adapt.schedule", "constant") == ("linear" if "linear" in file.stem else "constant")
+
+
+def test_of_equal_final_totals_the_better_top_total_is_chosen(ran, monkeypatch, capsys):
+    made = reproduce.evaluate.main
+
+    def equal(arguments: list[str]) -> None:
+        made(arguments)
+        given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+        path = reproduce.Path(given["--out"]) / f"{given['--name']}.pkl"
+        result = load_result(path)
+        result["summary"] |= {"final_total": 1.0, "total": 1.2 if given["--adapt.lr"] == "3e-4" else 1.1}
+        save_result(path, result)
+
+    monkeypatch.setattr(reproduce.evaluate, "main", equal)
+    ran("--rows", "oracle", "--seeds", "42")
+    assert "oracle: lr3e-4 (final Total 1.000" in capsys.readouterr().out
+
+
 def test_a_cell_that_diverges_is_named_and_the_others_go_on(ran, capsys):
     ran("--rows", "recadam", "--seeds", "42")
     said = capsys.readouterr().out
@@ -104,11 +128,6 @@ def test_review_texts_and_questions_of_the_data_folder_go_to_the_rows_that_take_
     views = given["targeted+views+kl"]
     assert views["--views.questions"] == str(data / "wikidata" / "templates.csv") and "--review.data" in views
     assert views["--preset"] == "smollm2-135m-views" and "--adapt.lr" not in views
-    ran("--data", str(data), "--rows", "targeted+views+kl_asked,targeted_linear", "--seeds", "42")
-    asked, linear = (load_result(tmp_path / "final" / f"{name}_s42.pkl")["summary"]["given"] for name in (
-        "targeted+views+kl_asked", "targeted_linear"))  # fmt: skip
-    assert asked["--views.questions"] == str(data / "ta_train.jsonl") and asked["--views.asked"] == "5"
-    assert linear["--adapt.schedule"] == "linear" and linear["--model.precision"] == "fp32"
 
 
 def test_a_row_that_runs_once_runs_with_the_first_seed_and_other_facts_have_a_folder_of_their_own(ran):

@@ -9,7 +9,6 @@ Read knowledge (--swap_halves true) stands beside Total where every seed of a me
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 
 from taalm.config import run_entry
 from taalm.errors import UserError
-from taalm.results import SEED, Result, chosen, method_of, some_results
+from taalm.results import SEED, Result, chosen, frame, method_of, some_results
 
 DRAWS = 10_000
 
@@ -120,12 +119,6 @@ def methods(results: Mapping[str, Result]) -> tuple[dict[str, Method], list[str]
     }
     documents = first.get("documents", {})
     return found, [documents.get(uuid, uuid) for uuid in asked], len(known)
-
-
-def frame(results: Mapping[str, Result], row: str) -> dict[str, float | None]:
-    """The values of a framing row, do-nothing or relation-majority, that most results have; {} where none has it."""
-    rows = Counter(tuple(result["framing"].get(row, {}).items()) for result in results.values())
-    return dict(rows.most_common(1)[0][0])
 
 
 def interval(values: np.ndarray) -> str:

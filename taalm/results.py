@@ -5,6 +5,8 @@ import json
 import pickle
 import re
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,12 @@ def chosen(results: dict[str, Result], only: str) -> dict[str, Result]:
     if unknown := [name for name in names if not any(name in (found, method_of(found)) for found in results)]:
         raise UserError(f"--only: there is no result {unknown[0]}; there are {', '.join(results)}")
     return {found: result for found, result in results.items() if {found, method_of(found)} & set(names)}
+
+
+def frame(results: Mapping[str, Result], row: str) -> dict[str, float | None]:
+    """The values of a framing row, do-nothing or relation-majority, that most results have; {} where none has it."""
+    rows = Counter(tuple(result["framing"].get(row, {}).items()) for result in results.values())
+    return dict(rows.most_common(1)[0][0])
 
 
 def is_stream(result: Result) -> bool:

@@ -21,9 +21,10 @@ def test_links_lead_somewhere_and_examples_run(page, tmp_path, monkeypatch):
         assert names["trainer"].state.global_step == 2
 
 
-def test_the_results_table_of_the_readme_is_what_its_command_prints(capsys):
-    text = (ROOT / "README.md").read_text()
-    command = re.search(r"^python -m taalm\.intervals (docs/results/\S+) (.*)$", text, re.MULTILINE)
+@pytest.mark.parametrize("page", ["README.md", "docs/experiments.md"])
+def test_the_results_table_of_a_page_is_what_its_command_prints(page, capsys):
+    text = (ROOT / page).read_text()
+    command = re.search(r"^`?python -m taalm\.intervals (docs/results/\S+) ([^`\n]*)", text, re.MULTILINE)
     intervals.main([str(ROOT / command[1]), *command[2].split()])
     printed = capsys.readouterr().out.strip()
     assert printed in text and "| targeted | 3 |" in printed

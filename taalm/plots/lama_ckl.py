@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from taalm.plots.style import COLOURS, styles
-from taalm.results import Result, method_of
+from taalm.results import Result, frame, method_of
 
 Curve = dict[int, float]
 
@@ -54,8 +54,7 @@ def learning_curves(results: Mapping[str, Result]) -> Figure:
         axis.grid(alpha=0.3)
         axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_ylabel("share of object tokens right")
-    doing_nothing = next(iter(results.values()))["framing"]["do-nothing"]["total"]
-    axes[2].axhline(doing_nothing, color="0.4", linewidth=1, label="do-nothing")
+    axes[2].axhline(frame(results, "do-nothing")["total"], color="0.4", linewidth=1, label="do-nothing")
     figure.legend(*axes[2].get_legend_handles_labels(), loc="outside right upper", fontsize=9)
     return figure
 

@@ -18,6 +18,7 @@ COMMANDS = {  # name -> what it does; the module is taalm.<name> unless another 
     "intervals": "their 95 % intervals",
     "plots": "their curves",
     "report": "a page of all of it",
+    "ablations": "ablations of phi side by side",
     "publish": "copies of results to commit: small, no paths",
     "reproduce": "the grid of docs/protocol.md",
     "lama_ckl_split": "split LAMA-ckl's rows for a model",

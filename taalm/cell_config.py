@@ -1,8 +1,9 @@
 """What a cell of weighter x optimizer x rehearsal x base is configured by, and the phi that it takes."""
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jsonargparse.typing import ClosedUnitInterval
 
@@ -86,3 +87,9 @@ def settle_phi(config: CellConfig) -> None:
         config.phi = str(find_phi(config))
         chosen = f" (by its file's time the newest of {there}; --phi names another)" if there > 1 else ""
         print(f"{config.method}: phi from {config.phi}{chosen}")
+
+
+def phi_report(config: CellConfig) -> dict[str, Any]:
+    """What taalm.train_ta reported of the method's phi; {} for a method without one, or one without its report."""
+    file = Path(config.phi).parent / "report.json"
+    return json.loads(file.read_text()) if config.phi and file.is_file() else {}

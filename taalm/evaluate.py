@@ -19,7 +19,7 @@ from taalm import processes
 from taalm.adapt import Adaptation
 from taalm.benchmarks import lama_ckl
 from taalm.cell import Cell, Document
-from taalm.cell_config import CellConfig, resolve_model, settle_phi
+from taalm.cell_config import CellConfig, phi_report, resolve_model, settle_phi
 from taalm.config import parse, run_entry
 from taalm.dry_run import describe
 from taalm.errors import UserError
@@ -208,6 +208,7 @@ def main(arguments: list[str]) -> None:
         "config": asdict(config),
         "method": config.method,
         "phi": config.phi or None,
+        "phi_report": phi_report(config),
         "facts": len(evaluation.facts),
         "documents": lama_ckl.documents_by_fact(evaluation.facts),
         "eval_result": adaptation.history,

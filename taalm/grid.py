@@ -59,11 +59,11 @@ EXACT = ("--outer.warm_start", "0", "--outer.refine", "1.0")  # exact meta-steps
 
 
 def _ablation(*flags: str, adapt: tuple[str, ...] = ()) -> Row:
-    return Row("targeted", fixed=("--adapt.lr", "3e-4", *adapt), phi=flags, once=True)
+    return Row("targeted", fixed=("--adapt.lr", "3e-4", *LINEAR, *adapt), phi=flags, once=True)
 
 
 ABLATIONS: dict[str, Row] = {  # one thing about phi or its weights changed, all else as in the preset or its exact form
-    "shipped": _ablation(),
+    "preset": _ablation(),
     "exact": _ablation(*EXACT),
     "sigmoid_bias_4": _ablation("--phi.weights", "sigmoid", "--phi.head_bias", "4"),
     "sigmoid_bias_0": _ablation("--phi.weights", "sigmoid", "--phi.head_bias", "0"),

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from taalm import evaluate, train_ta
+from taalm.ablations import table as ablations
 from taalm.benchmarks.lama_ckl import data_folder
 from taalm.config import run_entry
 from taalm.errors import UserError
 from taalm.grid import ABLATIONS, ROWS
 from taalm.intervals import table as intervals
 from taalm.methods import get_method
-from taalm.results import Result, load_result, load_results, table
+from taalm.results import Result, load_result, load_results, method_of, table
 
 MODEL = "smollm2-135m"
 RATES = ("1e-4", "3e-4", "1e-3")
@@ -130,10 +131,11 @@ class Grid:
     def run(self, rows: list[str], seeds: list[int]) -> Iterator[str]:
         """All cells: choices first, then seed by seed, so that a table stands as early as it can."""
         chosen = {row: self.tuned(row) for row in rows}
+        halves = () if self.kind == "ablations" else ("--swap_halves", "true")
         for seed in seeds:
             for row, flags in chosen.items():
                 if seed == seeds[0] or not self.rows[row].once:
-                    self.cell(self.kind, f"{row}_s{seed}", row, seed, [*self._facts(), "--swap_halves", "true", *flags])
+                    self.cell(self.kind, f"{row}_s{seed}", row, seed, [*self._facts(), *halves, *flags])
             yield f"seed {seed}"
 
 
@@ -159,10 +161,11 @@ def main(arguments: list[str]) -> None:
         str(file) if file.is_file() else "" for file in (data / "wikitext-2/valid.txt", data / "wikidata/templates.csv")
     )
     grid = Grid(given.out, given.kind, data_folder(given.data, MODEL), texts, templates, given.epochs, given.limit)
+    base, compare = ("preset", ablations) if given.kind == "ablations" else ("finetune", intervals)
     for reached in grid.run(rows, [int(seed) for seed in given.seeds.split(",")]):
         results = load_results(given.out / given.kind)
-        against = "finetune" if any(name.startswith("finetune_s") for name in results) else ""
-        print(f"\nup to {reached}:\n{table(results)}\n\n{intervals(results, against)}", flush=True)
+        against = base if any(method_of(name) == base for name in results) else ""
+        print(f"\nup to {reached}:\n{table(results)}\n\n{compare(results, against)}", flush=True)
     for name, reason in grid.failed.items():
         print(f"not to be had: {name}: {reason}")
 

@@ -143,12 +143,13 @@ def test_a_phi_of_other_documents_is_trained_for_its_row(ran):
 
 
 def test_ablations_train_a_phi_each_and_are_asked_on_the_tuning_rows(ran, tmp_path):
-    cells = ran("--kind", "ablations", "--rows", "shipped,exact_joint", "--seeds", "42,43")
+    cells = ran("--kind", "ablations", "--rows", "preset,exact_joint", "--seeds", "42,43")
     assert cells == [
-        ("phi", "seed42"), ("ablations", "shipped_s42"), ("phi", "exact_joint_s42"), ("ablations", "exact_joint_s42"),
+        ("phi", "seed42"), ("ablations", "preset_s42"), ("phi", "exact_joint_s42"), ("ablations", "exact_joint_s42"),
     ]  # fmt: skip
     given = load_result(tmp_path / "ablations" / "exact_joint_s42.pkl")["summary"]["given"]
     assert given["--to_learn"].endswith("tune_to_learn.jsonl") and given["--adapt.lr"] == "3e-4"
+    assert given["--adapt.schedule"] == "linear" and "--swap_halves" not in given
     assert given["--phi"].endswith("exact_joint_s42/phi")
 
 

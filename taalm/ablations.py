@@ -1,0 +1,57 @@
+"""Ablations of phi side by side: `python -m taalm.ablations docs/results/ablations --against preset`.
+
+What phi's weights are on documents that it never saw, what a model learns by them, and the final accuracies beside the
+preset's, with the intervals of taalm.intervals. `python -m taalm.reproduce --kind ablations` makes the results.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from taalm.config import run_entry
+from taalm.errors import UserError
+from taalm.intervals import Draws, interval, methods
+from taalm.results import Result, method_of, some_results
+
+TITLES = ["ablation", "weight ratio", "uncommon", "task loss", "TO-LEARN", "NOT-TO-FORGET", "final Total"]
+RATIOS = ("object_ratio", "object_ratio_uncommon")
+
+
+def table(results: Mapping[str, Result], against: str = "") -> str:
+    """A Markdown table, by final Total, the one that the others are compared with first.
+
+    The columns of phi are of held-out documents: the object-to-mean weight ratio (median and quartiles), of uncommon
+    objects too, and the mean task loss (nats a token) once documents are learned with its weights. Raises UserError
+    where `against` is not among the results.
+    """
+    found, documents, known = methods(results)
+    if against and against not in found:
+        raise UserError(f"--against {against}: not here; there are {', '.join(found)}")
+    reports = {method_of(name): result.get("phi_report", {}) for name, result in results.items()}
+    draws = Draws(documents, known)
+    titles = [*TITLES, *([f"minus {against}, 95 %"] if against else [])]
+    lines = [titles, ["---"] * len(titles)]
+    for name, method in sorted(found.items(), key=lambda item: (item[0] != against, -item[1].total)):
+        held, loss = reports[name].get("held_out", {}), reports[name].get("task_loss_after_learning", {})
+        line = [name]
+        line += ["{median:.1f} ({q1:.1f}, {q3:.1f})".format(**held[key]) if held.get(key) else "" for key in RATIOS]
+        line += [f"{loss['train_attention']:.3f}" if loss else ""]
+        line += [f"{value:.3f}" for value in (method.learned.mean(), method.kept.mean(), method.total)]
+        if against:
+            base = found[against]
+            line.append(f"{method.total - base.total:+.3f} {interval(method.totals(draws) - base.totals(draws))}")
+        lines.append(line)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m taalm.ablations", description="Ablations of phi side by side.")
+    parser.add_argument("folder", type=Path, help="folder of result files")
+    parser.add_argument("--against", default="", help="the one that every other is compared with")
+    given = parser.parse_args(arguments)
+    print(table(some_results(given.folder), given.against))
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry(main))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -204,7 +204,7 @@ class Cell:
         reference.run()
         return split, tokenizer
 
-    @cache  # noqa: B019 (a cell lives as long as its command)
+    @cached_property
     def _review_documents(self) -> list[Document]:
         review = self.config.review
         if review.data:
@@ -224,7 +224,7 @@ class Cell:
         if not self.method.rehearsal or (given is not None and not given):
             return None
         config = self.config
-        documents = self._review_documents() if given is None else given
+        documents = self._review_documents if given is None else given
         rows = self.encode(split, tokenizer, documents, config.review.max_length)
         make = REHEARSALS[self.method.rehearsal]
         return make(split, rows, pad_token(tokenizer), config.review, config.adapt.token_budget, config.seed)

@@ -80,9 +80,14 @@ def resolve_model(config: CellConfig) -> ModelConfig:
     return replace(config.model, adapter=get_method(config.method).adapter or config.model.adapter)
 
 
+def takes_phi(config: CellConfig) -> bool:
+    """Whether the method's weights are phi's."""
+    return get_method(config.method).weighter == "train_attention"
+
+
 def settle_phi(config: CellConfig) -> None:
     """Write the phi that the method takes into `config.phi`: a run stays with it, whatever is trained later."""
-    if get_method(config.method).weighter == "train_attention":
+    if takes_phi(config):
         there = len(trained_phis(config)) if not config.phi else 0
         config.phi = str(find_phi(config))
         chosen = f" (by its file's time the newest of {there}; --phi names another)" if there > 1 else ""
@@ -90,6 +95,18 @@ def settle_phi(config: CellConfig) -> None:
 
 
 def phi_report(config: CellConfig) -> dict[str, Any]:
-    """What taalm.train_ta reported of the method's phi; {} for a method without one, or one without its report."""
-    file = Path(config.phi).parent / "report.json"
-    return json.loads(file.read_text()) if config.phi and file.is_file() else {}
+    """What taalm.train_ta reported of the method's phi; {} for a method without one, or one without its report.
+
+    Raises UserError for a file beside it that is no such report.
+    """
+    folder = Path(config.phi)
+    file = folder.parent / "report.json"
+    if not (takes_phi(config) and config.phi and folder.is_dir() and file.is_file()):
+        return {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not {"held_out", "task_loss_after_learning"} <= set(found):
+        raise UserError(f"{file}: not what taalm.train_ta reported of the phi beside it; move it away")
+    return found

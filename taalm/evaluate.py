@@ -19,7 +19,7 @@ from taalm import processes
 from taalm.adapt import Adaptation
 from taalm.benchmarks import lama_ckl
 from taalm.cell import Cell, Document
-from taalm.cell_config import CellConfig, phi_report, resolve_model, settle_phi
+from taalm.cell_config import CellConfig, phi_report, resolve_model, settle_phi, takes_phi
 from taalm.config import parse, run_entry
 from taalm.dry_run import describe
 from taalm.errors import UserError
@@ -187,6 +187,7 @@ def main(arguments: list[str]) -> None:
     folder, work = Path(config.out), Path(config.out) / "runs" / name
     path = folder / f"{name}.pkl"
     settle_phi(config)
+    reported = phi_report(config)
     claim(work, config, keep=("out", "quiet", "dry_run", "swap_halves", "scales", *KEPT))
     before = load_result(path) if path.exists() else {}
     if before and not missing(config, before):
@@ -207,8 +208,8 @@ def main(arguments: list[str]) -> None:
     result = {
         "config": asdict(config),
         "method": config.method,
-        "phi": config.phi or None,
-        "phi_report": phi_report(config),
+        "phi": config.phi if takes_phi(config) else None,
+        "phi_report": reported,
         "facts": len(evaluation.facts),
         "documents": lama_ckl.documents_by_fact(evaluation.facts),
         "eval_result": adaptation.history,
@@ -221,6 +222,7 @@ def main(arguments: list[str]) -> None:
     }
     if processes.is_main():
         save_result(path, result)
+    processes.wait()
     print(table({name: result}))
     print(f"result in {path} and {path.with_suffix('.json')}")
 

@@ -48,8 +48,17 @@ def test_the_preset_stands_first_and_the_others_by_their_final_total(tmp_path, c
         main([str(tmp_path), "--against", "shipped"])
 
 
-def test_a_result_knows_what_was_reported_of_its_phi(tmp_path):
-    config = EvaluateConfig(phi=str(tmp_path / "phi"))
-    assert phi_report(config) == phi_report(EvaluateConfig()) == {}
-    (tmp_path / "report.json").write_text(json.dumps(REPORT))
+def test_a_result_knows_what_was_reported_of_its_phi(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "phi").mkdir()
+    config = EvaluateConfig(phi=str(tmp_path / "phi"), method="targeted")
+    assert phi_report(config) == phi_report(EvaluateConfig(method="targeted")) == {}
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps(REPORT))
     assert phi_report(config) == REPORT
+    assert phi_report(EvaluateConfig(phi=config.phi, method="finetune")) == {}
+    assert phi_report(EvaluateConfig(phi="smollm2-135m", method="targeted")) == {}  # the released one has none
+    for broken in ("{", "[]", "{}"):
+        report.write_text(broken)
+        with pytest.raises(UserError, match=r"report.json: not what taalm.train_ta reported"):
+            phi_report(config)

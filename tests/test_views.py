@@ -162,6 +162,17 @@ def test_a_run_with_views_learns_them_too_and_kl_replay_holds_on_to_views(tiny_f
     assert max(both.rehearsal.lengths) < 60 and json.dumps(history[1]["loss"])
 
 
+def test_two_facts_of_one_document_have_views_of_their_own(tiny_folder, tmp_path):
+    made = cell(tiny_folder, tmp_path, "oracle+views")
+    split, tokenizer = made.load()
+    spans = [(TEXT.index(word), TEXT.index(word) + len(word)) for word in ("bishop", "Mandalay")]
+    documents = [Document(TEXT, span, "here") for span in spans]
+    adaptation = made.adaptation(split, tokenizer, documents, lambda epoch: {}, tmp_path / "state.safetensors")
+    batch = collate(adaptation.documents, pad_token(tokenizer))
+    assert torch.equal(adaptation.weigh(batch), batch.answer.float())
+    assert len({row.answer for row in adaptation.documents[:2]}) == 2
+
+
 @pytest.mark.parametrize("method", ["views", "rho_theta0+views"])
 def test_weights_that_point_at_no_words_are_refused(tiny_folder, tmp_path, method):
     with pytest.raises(UserError, match=r"targeted\+views"):

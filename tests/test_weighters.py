@@ -86,6 +86,18 @@ def test_the_bidirectional_oracle_marks_later_subjects_too(tokenizer):
         assert all(start >= text.index(place) for start, _ in spans)  # not the subject before the object
 
 
+def test_two_facts_of_one_document_have_weights_of_their_own(tokenizer):
+    text = "Ada met Bo in Rome before Ada left ."
+    rows = [encode(tokenizer, text, (text.index(word), text.index(word) + len(word))) for word in ("Rome", "left")]
+    material = Material(documents=rows, texts=[text] * 2, subjects=["Ada"] * 2, tokenizer=tokenizer)
+    weigh = get_weighter("oracle_bidirectional", material)
+    both, batch = weigh(collate(rows, 0)), collate(rows, 0)
+    assert bool((both[batch.answer] == 1).all()) and float(both[0].sum()) > batch.answer[0].sum()  # Ada follows Rome
+    assert torch.equal(both[1], batch.answer[1].float())
+    for row, weights in zip(rows, both, strict=True):
+        assert torch.equal(weigh(collate([row], 0))[0], weights)
+
+
 def test_tfidf_by_hand(documents):
     weights = get_weighter("tfidf", Material(documents=documents))(collate(documents, 0))
     ids = documents[0].input_ids[1:]

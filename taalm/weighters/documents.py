@@ -52,13 +52,17 @@ class PerDocument:
 
 
 def fixed(documents: Sequence[Encoded], rows: Sequence[Tensor]) -> Callable[[Batch], Tensor]:
-    """A weighter from the weights of every document's targets, (real tokens - 1,) each."""
+    """A weighter from the weights of every document's targets, (real tokens - 1,) each.
+
+    Two facts can stand in one text: their weights may differ, so the marked span tells them apart.
+    """
     known = {
-        key(document): torch.cat([values.new_zeros(1), values])
+        (key(document), document.answer): torch.cat([values.new_zeros(1), values])
         for document, values in zip(documents, rows, strict=True)
     }
 
     def weights(batch: Batch) -> Tensor:
-        return place(batch, [known[row] for row in keys(batch)])
+        marked = [tuple(row[real].tolist()) for row, real in zip(batch.answer, batch.attention_mask.bool(), strict=True)]
+        return place(batch, [known[row] for row in zip(keys(batch), marked, strict=True)])
 
     return weights

@@ -17,7 +17,7 @@ from transformers.optimization import Adafactor
 
 from taalm import processes, stopping
 from taalm.checkpoint import load_optimizer, load_parameters, load_state, optimizer_tensors, save_state, under
-from taalm.errors import UserError
+from taalm.errors import NoResult
 from taalm.losses import target_mask, weighted_mean
 from taalm.models.split import SplitModel
 from taalm.rehearsal import Rehearsal
@@ -193,7 +193,7 @@ class Adaptation:
         processes.add_up_gradients(self.trainable.values())
         norm = float(processes.whole(self.accelerator.clip_grad_norm_(self.trainable.values(), self.config.clip_norm)))
         if not (math.isfinite(total) and math.isfinite(norm)):
-            raise UserError(
+            raise NoResult(
                 f"the loss is {total} at update {step + 1}; lower the learning rate or take precision fp32 "
                 f"(its gradient's norm is {norm}). What was done before is kept in {self.state_file}"
             )

@@ -86,5 +86,7 @@ ABLATIONS: dict[str, Row] = {  # one thing about phi or its weights changed, all
     "exact_sgd": _ablation(*EXACT, "--inner.optimizer", "sgd", "--inner.lr", "0.3"),
     "exact_change2": _ablation(*EXACT, "--objective.name", "change2"),
     "exact_retention": _ablation(*EXACT, "--objective.retention", "0.1"),
-    "exact_finite_difference": _ablation(*EXACT, "--outer.hypergradient", "finite_difference"),
+    "exact_finite_difference": _ablation(
+        *EXACT, "--outer.hypergradient", "finite_difference", "--theta.precision", "fp32"
+    ),
 }

@@ -10,18 +10,22 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from taalm import evaluate, train_ta
 from taalm.ablations import table as ablations
 from taalm.benchmarks.lama_ckl import data_folder
-from taalm.config import run_entry
-from taalm.errors import UserError
+from taalm.checkpoint import plain
+from taalm.config import parse, run_entry
+from taalm.errors import NoResult, UserError
+from taalm.evaluate import EvaluateConfig
 from taalm.grid import ABLATIONS, ROWS
 from taalm.intervals import table as intervals
 from taalm.methods import get_method
+from taalm.out_of_memory import SAME_NUMBERS
 from taalm.results import Result, load_result, load_results, method_of, table
+from taalm.run_folder import flatten
 
 MODEL = "smollm2-135m"
 RATES = ("1e-4", "3e-4", "1e-3")
@@ -48,8 +52,11 @@ class Grid:
         self.rows = KINDS[self.kind]
 
     def phi(self, row: str, seed: int) -> Path:
-        """Train-Attention of that seed, trained where it is not there yet."""
+        """Train-Attention of that seed, trained where it is not there yet. Raises NoResult where its facts are not."""
         flags = [str(self.data / part) if part.endswith(".jsonl") else part for part in self.rows[row].phi]
+        for part in flags:
+            if part.endswith(".jsonl") and not Path(part).is_file():
+                raise NoResult(f"there is no {part}, on which this phi is trained")
         name = f"{row}_s{seed}" if flags else f"seed{seed}"
         folder = self.out / "phi" / name
         if not (folder / "report.json").is_file():
@@ -58,27 +65,35 @@ class Grid:
         return folder / "phi"
 
     def cell(self, kind: str, name: str, row: str, seed: int, flags: list[str]) -> Result | None:
-        """The result of one cell, or None where it cannot be had (its loss is no number)."""
+        """The result of one cell, or None where it cannot be had (its loss is no number).
+
+        Raises UserError where its result file is there and was made with other settings.
+        """
         path = self.out / kind / f"{name}.pkl"
-        if not path.is_file():
-            method, fresh = self.rows[row].method, ("--quiet", "true", "--save_adapter", "false")
-            given = ["--data", str(self.data), "--out", str(path.parent), "--name", name, "--method", method]
-            given += ["--seed", str(seed), "--adapt.epochs", str(self.epochs), "--model.precision", PRECISION, *fresh]
-            parts = get_method(method)
-            if parts.weighter == "train_attention":
-                given += ["--phi", str(self.phi(row, seed))]
-            if self.review and parts.rehearsal:
-                given += ["--review.data", self.review]
-            if self.questions and parts.views:
-                given += ["--views.questions", self.questions]
+        method, fresh = self.rows[row].method, ("--quiet", "true", "--save_adapter", "false")
+        given = ["--data", str(self.data), "--out", str(path.parent), "--name", name, "--method", method]
+        given += ["--seed", str(seed), "--adapt.epochs", str(self.epochs), "--model.precision", PRECISION, *fresh]
+        parts = get_method(method)
+        if self.review and parts.rehearsal:
+            given += ["--review.data", self.review]
+        if self.questions and parts.views:
+            given += ["--views.questions", self.questions]
+        given += [*self.rows[row].given, *flags]
+        if path.is_file():
+            _refuse_another(path, given)
+        else:
             try:
-                self._timed(f"{kind}/{name}", lambda: evaluate.main([*given, *self.rows[row].given, *flags]))
-            except UserError as error:
-                self.failed[f"{kind}/{name}"] = str(error)
-                print(f"{kind}/{name}: {error}")
-                return None
+                if parts.weighter == "train_attention":
+                    given += ["--phi", str(self.phi(row, seed))]
+                self._timed(f"{kind}/{name}", lambda: evaluate.main(given))
+            except NoResult as error:
+                return self._not_to_be_had(f"{kind}/{name}", error)
         self.done += 1
         return load_result(path)
+
+    def _not_to_be_had(self, what: str, error: NoResult) -> None:
+        self.failed[what] = str(error)
+        print(f"{what}: {error}")
 
     def _timed(self, what: str, run) -> None:
         mean = f", {sum(self.seconds) / len(self.seconds) / 60:.1f} min a cell so far" if self.seconds else ""
@@ -122,7 +137,7 @@ class Grid:
             if result is not None:
                 found[name] = result["summary"]
         if not found:
-            raise UserError(f"{row}: no cell of the tuning grid could be run: {self.failed}")
+            raise NoResult("no cell of its tuning grid can be had")
         learned = {name: summary for name, summary in found.items() if summary["top_epoch"] > 0} or found
         chosen = max(learned, key=lambda name: (learned[name]["final_total"], learned[name].get("total") or 0))
         print(f"{row}: {chosen} (final Total {learned[chosen]['final_total']:.3f} on the tuning rows)")
@@ -130,13 +145,37 @@ class Grid:
 
     def run(self, rows: list[str], seeds: list[int]) -> Iterator[str]:
         """All cells: choices first, then seed by seed, so that a table stands as early as it can."""
-        chosen = {row: self.tuned(row) for row in rows}
+        chosen: dict[str, list[str]] = {}
+        for row in rows:
+            try:
+                chosen[row] = self.tuned(row)
+            except NoResult as error:
+                self._not_to_be_had(row, error)
         halves = () if self.kind == "ablations" else ("--swap_halves", "true")
         for seed in seeds:
             for row, flags in chosen.items():
                 if seed == seeds[0] or not self.rows[row].once:
                     self.cell(self.kind, f"{row}_s{seed}", row, seed, [*self._facts(), *halves, *flags])
             yield f"seed {seed}"
+
+
+ITS_OWN = {"data", "out", "name", "phi", "phi_runs", "swap_halves", "scales", *SAME_NUMBERS}  # of a machine, or later
+
+
+def _refuse_another(path: Path, given: list[str]) -> None:
+    """Raises UserError where the result file `path` was made with other settings than the flags `given`."""
+    wanted = flatten(plain(asdict(parse(EvaluateConfig, "evaluate/lama_ckl", given, "python -m taalm.evaluate"))))
+    made = flatten(load_result(path)["config"])
+    for key in sorted(set(wanted) & set(made) - ITS_OWN):
+        before, now = (Path(value).name if isinstance(value, str) else value for value in (made[key], wanted[key]))
+        if before != now:
+            raise UserError(
+                f"{path}: was made with --{key} {before!r}, this grid has {now!r}; give --out another folder"
+            )
+
+
+def _seeds(given: str) -> list[int]:
+    return [int(seed) for seed in given.split(",")]
 
 
 def main(arguments: list[str]) -> None:
@@ -147,7 +186,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--kind", default="final", choices=KINDS, help="balanced: on to_learn_balanced; ablations: phi's"
     )
-    parser.add_argument("--seeds", default="42,43,44", help="seeds of the reported cells, phi's among them")
+    parser.add_argument(
+        "--seeds", type=_seeds, default="42,43,44", help="seeds of the reported cells, phi's among them"
+    )
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--limit", type=int, default=128, help="reported TO-LEARN facts; 0 takes all")
     given = parser.parse_args(arguments)
@@ -162,8 +203,10 @@ def main(arguments: list[str]) -> None:
     )
     grid = Grid(given.out, given.kind, data_folder(given.data, MODEL), texts, templates, given.epochs, given.limit)
     base, compare = ("preset", ablations) if given.kind == "ablations" else ("finetune", intervals)
-    for reached in grid.run(rows, [int(seed) for seed in given.seeds.split(",")]):
+    for reached in grid.run(rows, given.seeds):
         results = load_results(given.out / given.kind)
+        if not results:
+            continue
         against = base if any(method_of(name) == base for name in results) else ""
         print(f"\nup to {reached}:\n{table(results)}\n\n{compare(results, against)}", flush=True)
     for name, reason in grid.failed.items():

@@ -14,7 +14,7 @@ from taalm.benchmarks.lama_ckl import count_facts, data_folder, facts_file
 from taalm.checkpoint import write_text
 from taalm.config import parse, run_entry
 from taalm.dry_run import describe_training
-from taalm.errors import UserError
+from taalm.errors import NoResult, UserError
 from taalm.facts import Fact, read_facts
 from taalm.meta.inner import InnerConfig
 from taalm.meta.lessons import Lessons
@@ -70,10 +70,10 @@ class TrainTAConfig:
 
 
 def some_documents(facts: list[Fact], count: int, seed: int) -> list[Fact]:
-    """The facts of `count` documents. Raises UserError where there are fewer."""
+    """The facts of `count` documents. Raises NoResult where there are fewer."""
     documents = sorted({fact.evidence for fact in facts})
     if count > len(documents):
-        raise UserError(f"--train_documents {count}: the training facts have {len(documents)} documents")
+        raise NoResult(f"--train_documents {count}: the training facts have {len(documents)} documents")
     chosen = set(random.Random(seed).sample(documents, count))
     return [fact for fact in facts if fact.evidence in chosen]
 

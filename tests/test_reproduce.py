@@ -6,7 +6,7 @@ import pytest
 
 from taalm import reproduce
 from taalm.config import parse
-from taalm.errors import UserError
+from taalm.errors import NoResult, UserError
 from taalm.evaluate import EvaluateConfig
 from taalm.grid import ABLATIONS, ROWS
 from taalm.results import load_result, save_result
@@ -21,7 +21,7 @@ def fake_evaluate(ran: list):
         name, rate = given["--name"], given.get("--adapt.lr", "1e-4")
         ran.append((given["--out"].rsplit("/", 1)[1], name))
         if given["--method"] == "recadam" and rate == "1e-3":
-            raise UserError("lr * coefficient is 5, at least 2: it diverges")
+            raise NoResult("lr * coefficient is 5, at least 2: it diverges")
         total = TOTALS.get(rate, 1.0) + (0.1 if given.get("--rho.keep") == "0.8" else 0)
         top_epoch = 0 if given["--method"] == "finetune" and rate == "3e-4" else 2
         outcomes = {"a": [total - 1, 1.0]}, {"k": [1.0, 1.0]}
@@ -137,9 +137,62 @@ def test_a_row_that_runs_once_runs_with_the_first_seed_and_other_facts_have_a_fo
     ]  # fmt: skip
 
 
-def test_a_phi_of_other_documents_is_trained_for_its_row(ran):
-    cells = ran("--rows", "targeted_cross", "--seeds", "42")
+def test_a_phi_of_other_documents_is_trained_for_its_row(ran, tmp_path, sample_folder, capsys):
+    cells = ran("--rows", "targeted_cross,finetune_low", "--seeds", "42")
+    assert cells == [("final", "finetune_low_s42")]  # the sample set has no such facts: the row is left out
+    said = capsys.readouterr().out
+    assert "not to be had: targeted_cross: no cell of its tuning grid" in said
+    assert "not to be had: tuning/targeted_cross_lr1e-4: there is no" in said
+    data = tmp_path / "data"
+    shutil.copytree(sample_folder, data)
+    (data / "ta_train_cross.jsonl").write_bytes((sample_folder / "ta_train.jsonl").read_bytes())
+    cells = ran("--data", str(data), "--rows", "targeted_cross", "--seeds", "42")
     assert ("phi", "targeted_cross_s42") in cells and ("phi", "seed42") not in cells
+
+
+def test_an_ablation_whose_phi_cannot_be_trained_is_left_out(ran, monkeypatch, capsys):
+    trained = reproduce.train_ta.main
+
+    def fails(arguments: list[str]) -> None:
+        if "--train_documents" in arguments:
+            raise NoResult("--train_documents 200: the training facts have 160 documents")
+        trained(arguments)
+
+    monkeypatch.setattr(reproduce.train_ta, "main", fails)
+    cells = ran("--kind", "ablations", "--rows", "documents_200,softplus", "--seeds", "42")
+    assert cells == [("phi", "softplus_s42"), ("ablations", "softplus_s42")]
+    assert "not to be had: ablations/documents_200_s42: --train_documents 200" in capsys.readouterr().out
+
+
+def test_nothing_to_show_is_no_traceback(ran, capsys):
+    ran("--kind", "ablations", "--rows", "targeted_cross", "--seeds", "42")
+    assert "not to be had: ablations/targeted_cross_s42: there is no" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        ran("--seeds", "a")
+    assert "--seeds: invalid" in capsys.readouterr().err
+
+
+def test_a_failure_that_another_try_can_mend_stops_the_grid(ran, monkeypatch):
+    """A full disk must not change what is chosen."""
+
+    def full(arguments: list[str]) -> None:
+        raise UserError("No space left on device")
+
+    monkeypatch.setattr(reproduce.evaluate, "main", full)
+    with pytest.raises(UserError, match="No space left"):
+        ran("--rows", "oracle", "--seeds", "42")
+
+
+def test_a_cell_made_with_other_settings_is_refused(ran, tmp_path):
+    ran("--rows", "finetune_low", "--seeds", "42")
+    made = next((tmp_path / "final").glob("*.pkl"))
+    result = load_result(made)
+    result["config"] = {"seed": 42, "limit": 128, "data": "elsewhere", "adapt": {"epochs": 12, "token_budget": 1}}
+    save_result(made, result)
+    assert ran("--rows", "finetune_low", "--seeds", "42") == []
+    for flags, said in ((("--limit", "7"), "--limit 128, this grid has 7"), (("--epochs", "1"), "--adapt.epochs 12,")):
+        with pytest.raises(UserError, match=f"finetune_low_s42.pkl: was made with {said}"):
+            ran("--rows", "finetune_low", "--seeds", "42", *flags)
 
 
 def test_ablations_train_a_phi_each_and_are_asked_on_the_tuning_rows(ran, tmp_path):

@@ -25,7 +25,7 @@ from taalm.checkpoint import (
     write_jsonl,
     write_text,
 )
-from taalm.errors import UserError
+from taalm.errors import NoResult, UserError
 from taalm.losses import target_mask
 from taalm.meta.hypergradient import get_hypergradient
 from taalm.meta.lessons import Lessons
@@ -231,7 +231,7 @@ class MetaTrainer:
             self.skipped += 1
             self.bad_in_a_row += 1
             if self.bad_in_a_row == 5:
-                raise UserError(
+                raise NoResult(
                     f"five outer steps in a row gave a gradient that is not finite (last at step {self.step + 1}, "
                     f"loss {logged}); lower --inner.lr or --outer.lr, or pass --theta.precision fp32. "
                     f"The state before them is in {self.folder}"

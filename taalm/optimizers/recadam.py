@@ -13,7 +13,7 @@ import torch
 from jsonargparse.typing import NonNegativeFloat
 from torch import nn
 
-from taalm.errors import UserError
+from taalm.errors import NoResult
 
 
 @dataclass
@@ -37,9 +37,9 @@ class RecAdam(torch.optim.AdamW):
         self, params: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, k: float = 0.5, t0: float = 250,
         coefficient: float = 5000.0,
     ):  # fmt: skip
-        """`t0` is in updates. Raises UserError when lr * coefficient >= 2: the recall alone would diverge."""
+        """`t0` is in updates. Raises NoResult when lr * coefficient >= 2: the recall alone would diverge."""
         if lr * coefficient >= 2:
-            raise UserError(
+            raise NoResult(
                 f"RecAdam diverges at lr * coefficient = {lr * coefficient:g} >= 2; lower the learning rate or "
                 "recadam.coefficient"
             )

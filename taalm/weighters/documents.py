@@ -62,7 +62,8 @@ def fixed(documents: Sequence[Encoded], rows: Sequence[Tensor]) -> Callable[[Bat
     }
 
     def weights(batch: Batch) -> Tensor:
-        marked = [tuple(row[real].tolist()) for row, real in zip(batch.answer, batch.attention_mask.bool(), strict=True)]
+        real = batch.attention_mask.bool()
+        marked = [tuple(row[kept].tolist()) for row, kept in zip(batch.answer, real, strict=True)]
         return place(batch, [known[row] for row in zip(keys(batch), marked, strict=True)])
 
     return weights

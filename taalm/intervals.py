@@ -46,9 +46,10 @@ class Method:
         facts = draws.facts if draws else np.full((1, accuracy.shape[-1]), 1.0)
         seeds = draws.seeds(self.seeds) if draws else np.full((1, len(self.seeds)), 1 / len(self.seeds))
 
-        def mean(members: np.ndarray) -> np.ndarray:  # (draws, seeds), over both halves
+        def mean(members: np.ndarray) -> np.ndarray:  # (draws, seeds), over both halves; NaN where one was not drawn
             sums = np.einsum("df,shf->dsh", facts, members * accuracy)
-            return (sums / np.einsum("df,shf->dsh", facts, members.astype(float))).mean(-1)
+            with np.errstate(invalid="ignore"):
+                return (sums / np.einsum("df,shf->dsh", facts, members.astype(float))).mean(-1)
 
         return (seeds * (mean(adapted) - mean(~adapted))).sum(1)
 
@@ -68,7 +69,7 @@ class Draws:
     def seeds(self, seeds: tuple[int, ...]) -> np.ndarray:
         """(draws, seeds); the same for all methods with these seeds, whatever other methods there are."""
         if seeds not in self._seeds:
-            rng, count = np.random.default_rng([self.seed, *seeds]), len(seeds)
+            rng, count = np.random.default_rng([self.seed, *(seed % 2**64 for seed in seeds)]), len(seeds)
             self._seeds[seeds] = rng.multinomial(count, np.full(count, 1 / count), size=self.count) / count
         return self._seeds[seeds]
 
@@ -77,6 +78,19 @@ def _final(result: Result, name: str, uuids: Sequence[str]) -> list[float]:
     history = result["eval_result"]
     last = history[max(history, key=int)][name]
     return [last[uuid][0] for uuid in uuids]
+
+
+def _start(result: Result) -> dict:
+    return next(iter(result["eval_result"].values()), {})
+
+
+def _before(results: Mapping[str, Result]) -> Method:
+    """The model as most results begin with it."""
+    common = frame(results, "do-nothing")
+    found = _start(next(result for result in results.values() if result["framing"]["do-nothing"] == common))
+    order = _start(next(iter(results.values())))  # of the facts, as in `methods`
+    learned, kept = ([[found[name][uuid][0] for uuid in order[name]]] for name in ("to_learn", "not_to_forget"))
+    return Method((0,), np.array(learned), np.array(kept))
 
 
 def _halves(results: Sequence[Result], uuids: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
@@ -99,13 +113,13 @@ def methods(results: Mapping[str, Result]) -> tuple[dict[str, Method], list[str]
         seed = int(found[1]) if found else int(result["config"].get("seed", 0))
         by_name.setdefault(method_of(name), {})[seed] = result
     for name, result in results.items():
-        if "to_learn" not in next(iter(result["eval_result"].values()), {}):
+        if "to_learn" not in _start(result):
             raise UserError(f"{name}: no result of LAMA-ckl (python -m taalm.evaluate); it has no outcomes by fact")
     (first_name, first), *others = results.items()
-    start = next(iter(first["eval_result"].values()))
+    start = _start(first)
     asked, known = list(start["to_learn"]), list(start["not_to_forget"])
     for name, result in others:
-        entry = next(iter(result["eval_result"].values()))
+        entry = _start(result)
         if set(entry["to_learn"]) != set(asked) or set(entry["not_to_forget"]) != set(known):
             raise UserError(f"{name} and {first_name} asked other facts; give a folder of results of the same ones")
     found = {
@@ -122,7 +136,7 @@ def methods(results: Mapping[str, Result]) -> tuple[dict[str, Method], list[str]
 
 
 def interval(values: np.ndarray) -> str:
-    low, high = np.quantile(values, [0.025, 0.975])
+    low, high = np.nanquantile(values, [0.025, 0.975])
     return f"[{low:+.3f}, {high:+.3f}]"
 
 
@@ -142,11 +156,12 @@ def table(results: Mapping[str, Result], against: str = "") -> str:
     for row, values in frames.items():
         shown = [f"{values[key]:.3f}" if key in values else "" for key in ("top_acc", "nf_acc", "total")]
         lines += [[row, "", *shown, *[""] * (len(titles) - len(shown) - 2)]] if values else []
-    before = frames["do-nothing"]["total"]
+    before = _before(results)
+    unchanged = before.totals(draws)
     base = found[against].totals(draws) if against else None
     for name, method in sorted(found.items(), key=lambda item: -item[1].total):
         totals = method.totals(draws)
-        gain = f"{method.total - before:+.3f} {interval(totals - before)}"
+        gain = f"{method.total - before.total:+.3f} {interval(totals - unchanged)}"
         parts = [f"{part.mean():.3f}" for part in (method.learned, method.kept)]
         line = [name, str(len(method.seeds)), *parts, f"{method.total:.3f}", gain]
         if base is not None:

@@ -62,6 +62,14 @@ def test_every_method_is_compared_with_the_model_that_most_begin_with():
     assert all(" | 1.150 | +0.150 [" in row for row in rows[4:]) and len(rows) == 7
 
 
+def test_what_neither_learns_nor_forgets_differs_from_do_nothing_by_nothing():
+    """A model that answers half of the known facts before and afterwards: their noise is not the method's."""
+    made = result([0.25] * 8, [1.0, 0.0, 1.0, 0.0])
+    made["eval_result"][0] = made["eval_result"][1]
+    made["framing"]["do-nothing"] = {"top_acc": 0.25, "nf_acc": 0.5, "total": 0.75}
+    assert table({"a_s-1": made}).splitlines()[-1].endswith("| 0.250 | 0.500 | 0.750 | +0.000 [+0.000, +0.000] |")
+
+
 def test_an_interval_does_not_depend_on_the_other_rows():
     rng = np.random.default_rng(4)
     results = {f"a_s{seed}": result(list(rng.random(20)), [1.0], seed) for seed in (1, 2)}
@@ -107,6 +115,17 @@ def test_read_knowledge_is_drawn_by_document_half_and_seed():
     drawn = found["d"].read(Draws(documents, known))  # half of the facts are read, worth .6 each
     assert drawn.mean() == pytest.approx(0.3, abs=0.01) and drawn.std() == pytest.approx(0.6 * 0.5 / 60**0.5, rel=0.2)
     assert "read" not in table({"c_s1": results["c_s1"]})
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_draw_without_a_half_does_not_spoil_the_interval_of_read_knowledge():
+    made = result([0.5] * 4, [1.0])
+    parts = ["f0", "f1"], ["f2", "f3"]
+    made["halves"] = [
+        {"facts": part, "eval_result": {1: {"to_learn": {f"f{i}": [float(f"f{i}" in part), 1.0] for i in range(4)}}}}
+        for part in parts
+    ]
+    assert table({"a_s1": made}).endswith("| 1.000 [+1.000, +1.000] |")
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path, capsys):

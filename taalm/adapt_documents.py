@@ -4,7 +4,6 @@ A line of docs.jsonl is {"text": "..."}, with {"probe": "...", "answer": "..."} 
 afterwards: `probe` is a sentence that states the fact and holds `answer`. The method is any of taalm/methods.py.
 """
 
-import hashlib
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 from taalm import processes
 from taalm.adapt import document_losses
 from taalm.cell import Cell, Document
-from taalm.cell_config import CellConfig, resolve_model, settle_phi
+from taalm.cell_config import CellConfig, method_inputs, resolve_model, settle_phi
 from taalm.checkpoint import write_text
 from taalm.config import parse, run_entry
 from taalm.dry_run import describe
@@ -141,8 +140,7 @@ def adapt(rows: Iterable[Mapping[str, Any]], *flags: object) -> dict:
     config, own = _parse(list(map(str, flags))), documents_from_rows(rows)
     if config.documents or config.dry_run:
         raise UserError("--documents and --dry_run are the command's: here the documents are given, and learned")
-    told = hashlib.sha256(repr([(one.document.text, one.probe, one.answer) for one in own]).encode())
-    config.documents = f"rows {told.hexdigest()[:16]}"  # a folder's run belongs to its documents
+    config.documents = "rows"
     return _teach(config, own)
 
 
@@ -156,9 +154,17 @@ def _teach(config: AdaptDocumentsConfig, own: list[Own]) -> dict:
     keep_freed_memory()
     folder = Path(config.out)
     settle_phi(config)
-    claim(folder, config, keep=("out", "quiet", "dry_run", *KEPT))
+    read = {"documents": [(one.document.text, one.probe, one.answer) for one in own]}
+    claim(folder, config, ("out", "quiet", "dry_run", *KEPT), read | method_inputs(config))
     documents = [one.document for one in own]
-    cell = Cell(config, lambda: documents)
+
+    def none() -> list[Document]:
+        raise UserError(
+            f"--method {config.method}: needs texts beside the documents that are taught, and there are none; for "
+            "review or kl name some with --review.data FILE, and in place of rho take rho_theta0"
+        )
+
+    cell = Cell(config, none, held=[document.text for document in documents])
     cell.log = start(config.track, folder.name, folder, config)
     split, tokenizer = cell.load()
     questions = Questions(split, tokenizer, own, config.adapt.max_length)

@@ -86,6 +86,8 @@ def one_per_document(facts: Sequence[Fact]) -> list[Fact]:
 
 def main(arguments: list[str]) -> None:
     config = parse(CeilingConfig, "ceiling", arguments, "python -m taalm.ceiling")
+    if config.objective.restriction or config.objective.retention:
+        raise UserError("--objective.restriction and --objective.retention are phi's: a ceiling is of the task alone")
     keep_freed_memory()
     claim(Path(config.out), config, keep=("out", "limit", "quiet"))
     path = Path(config.out) / "weights.jsonl"

@@ -94,6 +94,13 @@ def settle_phi(config: CellConfig) -> None:
         print(f"{config.method}: phi from {config.phi}{chosen}")
 
 
+def method_inputs(config: CellConfig) -> dict[str, bytes]:
+    """What the method reads beside the documents, by flag (taalm.run_folder.claim)."""
+    found = {"phi": RELEASED.get(config.phi, Path(config.phi)) / "model.safetensors"} if takes_phi(config) else {}
+    found |= {"weights": Path(config.weights)} if config.weights else {}
+    return {flag: file.read_bytes() for flag, file in found.items() if file.is_file()}
+
+
 def phi_report(config: CellConfig) -> dict[str, Any]:
     """What taalm.train_ta reported of the method's phi; {} for a method without one, or one without its report.
 

@@ -105,11 +105,11 @@ def _fetch(url: str, partial: Path) -> None:
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip file once. Raises UserError for a damaged archive and for one that would write outside `folder`."""
     marker = archive.with_name(archive.name + ".unpacked")
-    if marker.exists():
-        return
     try:
         with zipfile.ZipFile(archive) as opened:
             members = [(member, (folder / member.filename).resolve()) for member in opened.infolist()]
+            if marker.exists() and all(place.exists() for _, place in members):
+                return
             for member, place in members:
                 if not place.is_relative_to(folder.resolve()):
                     raise UserError(f"{archive}: {member.filename!r} would be written outside {folder}")
@@ -132,6 +132,9 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"say what to download: {', '.join(SOURCES)}")
     config = parse(DownloadConfig, None, arguments[1:] if name else arguments, f"python -m taalm.download {name}")
     out = Path(config.out)
+    archives = [file.removesuffix(".zip") for _, file, _ in SOURCES[name]]
+    if config.only and config.only not in archives:
+        raise UserError(f"--only {config.only}: there are {', '.join(archives)}")
     for url, file, folder in SOURCES[name]:
         if config.only and file != f"{config.only}.zip":
             continue

@@ -5,12 +5,11 @@
 
 import platform
 import random
-import resource
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jsonargparse.typing import NonNegativeInt
@@ -19,14 +18,14 @@ from taalm import processes
 from taalm.adapt import Adaptation
 from taalm.benchmarks import lama_ckl
 from taalm.cell import Cell, Document
-from taalm.cell_config import CellConfig, phi_report, resolve_model, settle_phi, takes_phi
+from taalm.cell_config import CellConfig, method_inputs, phi_report, resolve_model, settle_phi, takes_phi
 from taalm.config import parse, run_entry
 from taalm.dry_run import describe
 from taalm.errors import UserError
 from taalm.facts import Fact
-from taalm.memory import STATUS, resident_gib
+from taalm.memory import peak_gib, reset_peak
 from taalm.models.base import save_adapter
-from taalm.models.precision import keep_freed_memory
+from taalm.models.precision import keep_freed_memory, resolve_device
 from taalm.results import load_result, save_result, table
 from taalm.run_folder import claim
 from taalm.scaling import scaled
@@ -66,33 +65,41 @@ class EvaluateConfig(CellConfig):
     """Folder of the result files."""
 
 
-def peak_gib() -> float:
-    """Peak memory of this process: of the GPU where there is one, else resident."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    if STATUS.is_file():  # getrusage has the peak of the process that started this one in it
-        return resident_gib("VmHWM")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def data_folder(config: EvaluateConfig) -> Path:
+    return lama_ckl.data_folder(config.data, config.model.name)
+
+
+class Asked(NamedTuple):
+    """The facts that are asked every epoch, by the flag that names their file."""
+
+    to_learn: list[Fact]
+    not_to_forget: list[Fact]
+    not_to_forget_schematic: list[Fact]
+
+
+def read_asked(config: EvaluateConfig) -> Asked:
+    files = (
+        (config.to_learn, "to_learn"),
+        (config.not_to_forget, "not_to_forget_descriptive"),
+        (config.not_to_forget_schematic, "not_to_forget_schematic"),
+    )
+    facts, *known = (lama_ckl.facts_file(given, lambda: data_folder(config), name) for given, name in files)
+    return Asked(facts[: config.limit or None], *known)
 
 
 class Evaluation:
     """Everything that the adaptations of one command share: the method, the facts, the probes."""
 
-    def __init__(self, config: EvaluateConfig):
-        def folder() -> Path:
-            return lama_ckl.data_folder(config.data, config.model.name)
-
+    def __init__(self, config: EvaluateConfig, asked: Asked):
         def ta_train() -> list[Document]:
-            texts = {fact.evidence for fact in lama_ckl.facts_file(config.train_data, folder, "ta_train")}
-            return [Document(text, None, "a TA-train document") for text in sorted(texts)]
+            found = lama_ckl.facts_file(config.train_data, lambda: data_folder(config), "ta_train")
+            return [Document(text, None, "a TA-train document") for text in sorted({fact.evidence for fact in found})]
 
         self.config = config
-        self.facts = lama_ckl.facts_file(config.to_learn, folder, "to_learn")[: config.limit or None]
-        self.known = lama_ckl.facts_file(config.not_to_forget, folder, "not_to_forget_descriptive")
-        self.known_schematic = lama_ckl.facts_file(config.not_to_forget_schematic, folder, "not_to_forget_schematic")
-        asked = [*self.facts, *self.known, *self.known_schematic]
-        pairs = [(fact.subject, fact.object) for fact in asked]
-        self.cell = Cell(config, ta_train, pairs, [fact.evidence for fact in asked])
+        self.facts, self.known, self.known_schematic = asked
+        facts = [fact for some in asked for fact in some]
+        pairs = [(fact.subject, fact.object) for fact in facts]
+        self.cell = Cell(config, ta_train, pairs, [fact.evidence for fact in facts])
 
     def run(self, facts: list[Fact], state_file: Path, adapter: Path | None = None) -> Adaptation:
         """Adapt a fresh theta to the documents of `facts`, evaluating on all probes every epoch."""
@@ -187,20 +194,24 @@ def main(arguments: list[str]) -> None:
     folder, work = Path(config.out), Path(config.out) / "runs" / name
     path = folder / f"{name}.pkl"
     settle_phi(config)
-    reported = phi_report(config)
-    claim(work, config, keep=("out", "quiet", "dry_run", "swap_halves", "scales", *KEPT))
+    reported, asked = phi_report(config), read_asked(config)
+    inputs = {flag: [fact.content() for fact in facts] for flag, facts in asked._asdict().items()}
+    kept = ("out", "quiet", "dry_run", "swap_halves", "scales", *KEPT)
+    claim(work, config, kept, inputs | method_inputs(config))
     before = load_result(path) if path.exists() else {}
     if before and not missing(config, before):
         print(f"{path} is there already:\n{table({name: before})}")
         return
-    evaluation = Evaluation(config)
+    device = resolve_device(config.model.device)
+    reset_peak(device)
+    evaluation = Evaluation(config, asked)
     evaluation.cell.log = start(config.track, name, work, config)
     adaptation = evaluation.run(
         evaluation.facts, work / "state.safetensors", work / "adapter" if config.save_adapter else None
     )
     summary = lama_ckl.summary(adaptation.history, evaluation.facts)
     earlier = before.get("summary", {})
-    summary |= {"minutes": adaptation.seconds / 60, "peak_gib": max(peak_gib(), earlier.get("peak_gib", 0.0))}
+    summary |= {"minutes": adaptation.seconds / 60, "peak_gib": max(peak_gib(device), earlier.get("peak_gib", 0.0))}
     parts = before.get("halves", [])
     if config.swap_halves:
         parts = swapped(evaluation, lambda part: work / f"{part}.safetensors")

@@ -16,7 +16,7 @@ from taalm.benchmarks.temporal_wiki import PERIODS, SETS, Triple, document_rows,
 from taalm.benchmarks.temporal_wiki_pairs import PAIRS
 from taalm.benchmarks.temporal_wiki_stand_in import MARK, stream_folder
 from taalm.cell import Cell, Document
-from taalm.cell_config import CellConfig, resolve_model, settle_phi
+from taalm.cell_config import CellConfig, method_inputs, resolve_model, settle_phi
 from taalm.config import parse, run_entry
 from taalm.dry_run import describe
 from taalm.errors import UserError
@@ -138,16 +138,17 @@ def main(arguments: list[str]) -> None:
     folder, work = Path(config.out), Path(config.out) / "runs" / name
     paths = [folder / f"{name}_{index}.pkl" for index in range(len(PERIODS))]
     settle_phi(config)
-    claim(work, config, keep=("out", "quiet", "dry_run", *KEPT))
+    claim(work, config, ("out", "quiet", "dry_run", *KEPT), method_inputs(config))
     if not all(path.exists() for path in paths):
         stream = Stream(config)
         stream.cell.log = start(config.track, name, work, config)
         split, tokenizer = stream.cell.load()
         for index, path in enumerate(paths):
             result = stream.learn(index, split, tokenizer, work / f"period{index}.safetensors")
+            if path == paths[-1]:  # before the result that says that all is done
+                save_adapter(split.model, work / "adapter")
             if processes.is_main():
                 save_result(path, result)
-        save_adapter(split.model, work / "adapter")
     processes.wait()
     results = [load_result(path) for path in paths]
     if results[0]["stand_in"]:

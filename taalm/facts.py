@@ -49,6 +49,10 @@ class Fact:
     scores: dict = field(default_factory=dict)
     where: str = field(default="", compare=False)  # "file:line", for messages
 
+    def content(self) -> tuple[str, ...]:
+        """What the row says, wherever it stands."""
+        return tuple(getattr(self, name) for name in TEXT_FIELDS)
+
     def probe(self, form: str) -> str:
         """The sentence that states the fact, `descriptive` or `schematic`."""
         return self.task_descriptive if form == "descriptive" else self.task_schematic

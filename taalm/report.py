@@ -47,11 +47,6 @@ Rows = list[list[str]]
 
 def numbers(results: Mapping[str, Result]) -> Rows:
     """The table's cells, its title row first."""
-    first = next(iter(results.values()))
-    if "period" in first:
-        keys = ("unchanged", "changed", "average")
-        rows = [[name, r["period"], *(f"{r['summary'][key]:.3f}" for key in keys)] for name, r in results.items()]
-        return [["result", "period", *keys], *rows]
     lines = [line for line in table(dict(results)).splitlines() if not set(line) <= set("|-")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 

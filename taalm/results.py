@@ -1,5 +1,6 @@
 """Result files: plain Python types in a pickle (as the published ones) with a JSON twin; a loader that runs no code."""
 
+import argparse
 import io
 import json
 import pickle
@@ -25,10 +26,10 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def save_result(path: Path, result: Result) -> None:
-    """Write `path` (.pkl) and its JSON twin, each atomically; subclasses of plain types become plain."""
+    """Write the JSON twin of `path` (.pkl), then `path`, each atomically; subclasses of plain types become plain."""
     result = plain(result)
-    write_bytes(path, pickle.dumps(result, protocol=4))
     write_text(path.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
+    write_bytes(path, pickle.dumps(result, protocol=4))
 
 
 def load_result(path: str | Path) -> Result:
@@ -109,6 +110,13 @@ COLUMNS = (
 )
 
 
+PERIOD_COLUMNS = (
+    ("period", "period"),
+    ("Un", "unchanged"),
+    ("C", "changed"),
+    ("average", "average"),
+    ("min", "minutes"),
+)
 STREAM_COLUMNS = (
     ("EM", "em"),
     ("BWT", "bwt"),
@@ -128,8 +136,10 @@ def _cell(value: Any) -> str:
 
 
 def table(results: dict[str, Result]) -> str:
-    """A Markdown table of LAMA-ckl results, the framing rows (do-nothing, relation-majority) first; or of streams."""
+    """A Markdown table of LAMA-ckl results, the framing rows (do-nothing, relation-majority) first; or of streams, or of
+    TemporalWiki's periods (mean object NLL)."""
     columns = STREAM_COLUMNS if any(map(is_stream, results.values())) else COLUMNS
+    columns = PERIOD_COLUMNS if any("period" in result for result in results.values()) else columns
     rows: list[list[str]] = []
     framing: dict[str, dict] = {}
     for name, result in results.items():
@@ -137,7 +147,8 @@ def table(results: dict[str, Result]) -> str:
             same = framing.setdefault(row, values) == values
             if not same:  # other facts or another model: both are shown
                 framing[f"{row} ({name})"] = values
-        rows.append([name, *(_cell(result.get("summary", {}).get(key)) for _, key in columns)])
+        values = {"period": result.get("period"), **result.get("summary", {})}
+        rows.append([name, *(_cell(values.get(key)) for _, key in columns)])
     framed = [[name, *(_cell(row.get(key)) for _, key in columns)] for name, row in framing.items()]
     rows = [["result", *(title for title, _ in columns)], *framed, *rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -149,8 +160,9 @@ def table(results: dict[str, Result]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Print the table of a folder of results (default results/lamackl)."""
-    print(table(some_results(Path(arguments[0] if arguments else "results/lamackl"))))
+    parser = argparse.ArgumentParser(prog="python -m taalm.results", description="The table of a folder of results.")
+    parser.add_argument("folder", type=Path, nargs="?", default="results/lamackl", help="folder of result files")
+    print(table(some_results(parser.parse_args(arguments).folder)))
 
 
 if __name__ == "__main__":

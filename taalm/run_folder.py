@@ -1,7 +1,9 @@
 """A run's folder belongs to one configuration: going on with another one would mix two runs."""
 
 import fcntl
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import yaml
 
 from taalm import processes
-from taalm.checkpoint import plain, writing
+from taalm.checkpoint import plain, write_text, writing
 from taalm.config import save_config
 from taalm.errors import UserError
 from taalm.out_of_memory import SAME_NUMBERS
@@ -47,35 +49,59 @@ def _lock(folder: Path) -> None:
     _locks[place] = handle
 
 
-def claim(folder: Path, config: Any, keep: Sequence[str] = ()) -> None:
+def claim(folder: Path, config: Any, keep: Sequence[str] = (), inputs: Mapping[str, Any] | None = None) -> None:
     """Write `config` into the folder as config.yaml, or check that it is the one that lies there.
 
     The settings named in `keep` may differ (a run may be made longer), and so may those that only ask for less memory.
+    `inputs` are what the run reads, by the flag that names it: what a file holds may not change under a run either.
     Raises UserError, naming the first setting that differs, for another run's folder. A setting that the run did not
     know counts as its default. A run that left nothing but its config.yaml holds no claim. While this process lives no
     other one can claim the folder.
     """
-    path = folder / "config.yaml"
+    path, digests = folder / "config.yaml", folder / "inputs.json"
     if processes.is_main():
         _lock(folder)
-        _refuse_another(folder, path, config, keep)
+        read = {flag: _digest(held) for flag, held in (inputs or {}).items()}
+        if path.exists() and any(
+            found not in (path, digests, folder / ".lock") and found.suffix != ".part" for found in folder.iterdir()
+        ):
+            _refuse_another(folder, path, config, keep)
+            _refuse_changed(folder, digests, read)
         save_config(config, path)
+        if read:
+            write_text(digests, json.dumps(read, indent=1) + "\n")
     processes.wait()
+
+
+def _digest(held: Any) -> str:
+    return hashlib.sha256(held if isinstance(held, bytes) else repr(held).encode()).hexdigest()
+
+
+def _refuse_changed(folder: Path, digests: Path, read: Mapping[str, str]) -> None:
+    try:
+        before = json.loads(digests.read_text(encoding="utf-8")) if digests.is_file() else {}
+    except ValueError:
+        before = None
+    if not isinstance(before, dict):
+        raise UserError(f"{digests}: not what a run has read; delete the folder to begin again")
+    for flag, digest in read.items():
+        if before.get(flag, digest) != digest:
+            raise UserError(
+                f"{folder} holds a run on other data: what --{flag} names has changed since; "
+                "give this run another folder, or delete that one"
+            )
 
 
 def _refuse_another(folder: Path, path: Path, config: Any, keep: Sequence[str]) -> None:
     wanted = plain(asdict(config))
-    if path.exists() and any(
-        found not in (path, folder / ".lock") and found.suffix != ".part" for found in folder.iterdir()
-    ):
-        defaults, now = flatten(plain(asdict(type(config)()))), flatten(wanted)
-        before = defaults | flatten(_settings(path))
-        for key in sorted(set(before) | set(now)):
-            if key not in (*keep, *SAME_NUMBERS) and before.get(key) != now.get(key):
-                raise UserError(
-                    f"{folder} holds a run with --{key} {before.get(key)!r}, this one has {now.get(key)!r}; "
-                    "give this run another folder, or delete that one"
-                )
+    defaults, now = flatten(plain(asdict(type(config)()))), flatten(wanted)
+    before = defaults | flatten(_settings(path))
+    for key in sorted(set(before) | set(now)):
+        if key not in (*keep, *SAME_NUMBERS) and before.get(key) != now.get(key):
+            raise UserError(
+                f"{folder} holds a run with --{key} {before.get(key)!r}, this one has {now.get(key)!r}; "
+                "give this run another folder, or delete that one"
+            )
 
 
 def _settings(path: Path) -> dict:

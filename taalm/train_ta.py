@@ -123,6 +123,9 @@ def main(arguments: list[str]) -> None:
     held_out = facts_file(config.to_learn, folder, "to_learn")
     disjoint(train, valid, "the validation facts")
     disjoint(train, held_out, "the TO-LEARN facts")
+    if not (config.train_data and config.valid_data and config.to_learn):  # the folder's facts go together
+        for file in sorted(folder().glob("*not_to_forget*.jsonl")):
+            disjoint(train, read_facts(file), file.name)
 
     # ---- models
     run = Path(config.out) / (config.name or f"seed{config.seed}")
@@ -141,6 +144,7 @@ def main(arguments: list[str]) -> None:
             "dry_run",
             *KEPT,
         ),
+        inputs={flag: [f.content() for f in some] for flag, some in (("train_data", train), ("valid_data", valid))},
     )
     torch.manual_seed(config.seed)
     model, tokenizer = load_theta(config.theta)

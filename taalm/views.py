@@ -66,6 +66,8 @@ class ViewsConfig:
     of the review text is held on to as well."""
 
     def __post_init__(self) -> None:
+        if not self.templates:
+            raise UserError("--views.templates: give at least one")
         for template in self.templates:
             if template.count("{name}") != 1 or template.count("{object}") != 1 or not template.endswith("{object}"):
                 raise UserError(f"--views.templates {template!r}: a template holds {{name}} and ends with {{object}}")

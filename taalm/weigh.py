@@ -4,6 +4,7 @@ Writes weights.html (to be opened in a browser), a PNG for each document, weight
 """
 
 import json
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,6 +67,8 @@ def documents_of(config: WeighConfig) -> list[Document]:
 
 def weigh(config: WeighConfig) -> list[Weighed]:
     """The documents with their tokens' weights by every method that applies."""
+    if not config.methods:
+        raise UserError("--methods: name at least one")
     documents = documents_of(config)
     found: list[dict[str, list[float]]] = [{} for _ in documents]
 
@@ -81,7 +84,8 @@ def weigh(config: WeighConfig) -> list[Weighed]:
         settle_phi(cell_config)
         cell = Cell(cell_config, ta_train)
         split, tokenizer = cell.load()
-        rows, weights = cell.weights(split, tokenizer, documents, Path(config.out))
+        with tempfile.TemporaryDirectory() as work:  # RHO-1's reference: other data, another one
+            rows, weights = cell.weights(split, tokenizer, documents, Path(work))
         for entry, values in zip(found, weights, strict=True):
             entry[method] = values[1:].tolist()  # BOS is nobody's target
     return [

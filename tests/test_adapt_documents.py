@@ -89,8 +89,27 @@ def test_rows_in_memory_and_of_datasets_are_taught_as_the_file_is(tiny_folder, t
     ]
     loaded.to_json(tmp_path / "back.jsonl")
     assert [one.probe for one in read_documents(str(tmp_path / "back.jsonl"))] == [row.get("probe", "") for row in ROWS]
-    with pytest.raises(UserError, match=r"list holds a run with --documents 'rows \w+'"):
+    with pytest.raises(UserError, match="list holds a run on other data: what --documents names has changed"):
         adapt(ROWS[:2], *flags, tmp_path / "list")
+
+
+@pytest.mark.parametrize("method", ["kl", "finetune+review", "rho"])
+def test_the_documents_themselves_are_no_review_texts(method, tiny_folder, tmp_path):
+    """KL replay on what is to be learned would take the learning back."""
+    path = written(tmp_path, ROWS)
+    flags = ["--method", method, "--model.name", str(tiny_folder), "--model.first_layer", "0", "--quiet", "true"]
+    with pytest.raises(UserError, match=r"needs texts beside the documents .* --review\.data FILE"):
+        main([path, *flags, "--out", str(tmp_path / "out")])
+
+
+def test_a_file_that_was_edited_since_is_not_reported_by_the_old_run(tiny_folder, tmp_path):
+    flags = ["--method", "finetune", "--model.name", str(tiny_folder), "--model.first_layer", "0", "--quiet", "true"]
+    path = written(tmp_path, ROWS)
+    main([path, *flags, "--out", str(tmp_path / "out")])
+    for rows in ([*ROWS[:-1], ROWS[0]], [*ROWS, ROWS[0]]):
+        written(tmp_path, rows)
+        with pytest.raises(UserError, match="what --documents names has changed since"):
+            main([path, *flags, "--out", str(tmp_path / "out")])
 
 
 def test_a_bad_row_in_memory_is_named():

@@ -217,6 +217,10 @@ def bad_commands(tiny: Path, sample: Path, out: Path, trained: Path) -> dict[str
         "more documents than there are": ((*train, "--train_documents", 9999), "the training facts have"),
         "a selector's low weights": ((*evaluate, "--method", "rho", "--drop_below", 0.5), "none weighs less"),
         "training on what is judged": ((*train, "--to_learn", sample / "ta_train.jsonl"), "must not train on it"),
+        "training on what shall be kept": ((*train, "--train_data", sample / "not_to_forget_descriptive.jsonl"),
+                                           "is also in not_to_forget_descriptive.jsonl; phi must not train on it"),
+        "no decay rate of a moment": ((*train, "--inner.betas", "[1.0,0.999]"), "at least 0 and below 1"),
+        "no templates": ((*evaluate, "--views.templates", "[]"), "--views.templates: give at least one"),
     }  # fmt: skip
 
 

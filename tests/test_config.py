@@ -204,6 +204,20 @@ def test_a_folder_is_refused_to_another_configuration_by_the_settings_name(tmp_p
     assert (folder / "config.yaml").read_text() == before
 
 
+def test_what_a_run_reads_may_not_change_under_it(tmp_path):
+    claim(tmp_path, read(), inputs={"phi": b"first"})
+    claim(tmp_path, read(), inputs={"phi": b"second", "to_learn": [("a", "b")]})  # nothing was done yet
+    (tmp_path / "state.safetensors").touch()
+    claim(tmp_path, read(), inputs={"phi": b"second", "to_learn": [("a", "b")]})
+    with pytest.raises(UserError, match="on other data: what --phi names has changed since; give this run another"):
+        claim(tmp_path, read(), inputs={"phi": b"third"})
+    with pytest.raises(UserError, match="what --to_learn names has changed"):
+        claim(tmp_path, read(), inputs={"to_learn": [("a", "c")]})
+    (tmp_path / "inputs.json").write_text("{")
+    with pytest.raises(UserError, match=r"inputs\.json: not what a run has read"):
+        claim(tmp_path, read(), inputs={"phi": b"second"})
+
+
 def test_settings_that_may_differ_do_not_matter(tmp_path):
     claim(tmp_path, read())
     (tmp_path / "state.safetensors").touch()

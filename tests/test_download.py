@@ -100,6 +100,11 @@ def test_the_command_downloads_and_unpacks_all_archives(server, tmp_path, capsys
     ).exists()
     main(["temporalwiki", "--out", str(tmp_path), "--base_url", address])
     assert len(requests) == 3
+    (tmp_path / "TWiki_Diffsets" / "d.csv").unlink()  # unpacked again from the archive that is there
+    main(["temporalwiki", "--out", str(tmp_path), "--base_url", address, "--only", "TWiki_Diffsets"])
+    assert (tmp_path / "TWiki_Diffsets" / "d.csv").read_text() == "text\n" and len(requests) == 3
+    with pytest.raises(UserError, match="--only Twiki_Probes: there are Wikipedia_Full, TWiki_Diffsets, TWiki_Probes"):
+        main(["temporalwiki", "--out", str(tmp_path), "--base_url", address, "--only", "Twiki_Probes"])
     with pytest.raises(UserError, match="temporalwiki, lama"):
         main(["nothing"])
 

@@ -89,7 +89,8 @@ def test_the_command_weighs_a_text_and_a_file(tiny_folder, sample_folder, tmp_pa
     ("arguments", "message"),
     [([], "either --text"), (["--text", "a", "--object", "b"], "does not stand"),
      (["--text", "a", "--facts", "b"], "either"),
-     (["--text", "a b c", "--methods", "[oracle]"], "where each document's object")],
+     (["--text", "a b c", "--methods", "[oracle]"], "where each document's object"),
+     (["--text", "a b c", "--methods", "[]"], "name at least one")],
 )  # fmt: skip
 def test_what_cannot_be_weighed_is_told(tiny_folder, tmp_path, arguments, message):
     with pytest.raises(UserError, match=message):

@@ -127,6 +127,12 @@ def test_gpt2_adds_positions_to_its_input_and_is_never_started_in_the_middle(tok
     assert SplitModel(model).with_states(batch).states is None
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_told(tiny_folder):
+    with pytest.raises(UserError, match="device 'cuda' cannot be used here"):
+        load_theta(ModelConfig(name=str(tiny_folder), device="cuda"))
+
+
 def test_left_and_right_padding_give_phi_the_same_weights(tiny_folder, tokenizer):
     torch.manual_seed(0)
     config = TrainAttentionConfig(backbone=str(tiny_folder), precision="fp32")

@@ -106,6 +106,16 @@ def test_the_command_prints_the_folders_table_or_says_that_it_is_empty(tmp_path,
     save_result(tmp_path / "oracle_seed1.pkl", RESULT)
     main([str(tmp_path)])
     assert capsys.readouterr().out.strip() == table({"oracle_seed1": RESULT})
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "folder of result files" in capsys.readouterr().out
+
+
+def test_periods_of_temporalwiki_have_columns_of_their_own():
+    found = {"period": "0901-1001", "summary": {"unchanged": 6.0, "changed": 7.0, "average": 6.5, "minutes": 2.0}}
+    title, _, row = table({"finetune_0": found}).splitlines()
+    assert title.split("|")[2:6] == [" period    ", " Un    ", " C     ", " average "]
+    assert row.split("|")[2:6] == [" 0901-1001 ", " 6.000 ", " 7.000 ", " 6.500   "]
 
 
 def test_results_are_chosen_by_name_or_by_method():

@@ -45,7 +45,7 @@ class Candidates(NamedTuple):
 
 def longest_evidence(evidences: Iterable[dict]) -> str | None:
     """The longest masked sentence with one [MASK], or None."""
-    texts = (evidence.get("masked_sentence") for evidence in evidences)
+    texts = (evidence.get("masked_sentence") for evidence in evidences if isinstance(evidence, dict))
     whole = [text for text in texts if isinstance(text, str) and text.count(MASK) == 1]
     return max(whole, key=len, default=None)
 

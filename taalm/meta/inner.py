@@ -14,6 +14,8 @@ import torch
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
+from taalm.errors import UserError
+
 Tensors = Mapping[str, Tensor]
 
 
@@ -39,6 +41,10 @@ class InnerConfig:
     """One theta' for the batch of documents (joint, cheaper) or one per document (independent, as published)."""
     token_budget: PositiveInt = 256
     """Independent: so many padded tokens learn side by side, divided by K (memory grows with it, seconds fall)."""
+
+    def __post_init__(self) -> None:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"--inner.betas {list(self.betas)}: each must be at least 0 and below 1")
 
 
 class AdamWState(NamedTuple):

@@ -31,7 +31,7 @@ from taalm.models.kadapter import KAdapterConfig
 from taalm.models.low_rank import fuse_lora
 from taalm.models.modular import add_modular
 from taalm.models.packaged import PACKAGED, packaged_folder
-from taalm.models.precision import Precision, freeze_linears, resolve_device, wants_bf16
+from taalm.models.precision import Precision, freeze_linears, usable_device, wants_bf16
 from taalm.models.sharding import shard
 from taalm.models.split import output_head
 from taalm.out_of_memory import is_out_of_memory
@@ -141,7 +141,7 @@ def load_model(
     `auto_class` is by default that of a language model; `four_bit` loads nf4 weights by bitsandbytes, `layers` > 0
     keeps only the first so many. Raises UserError when the model cannot be had.
     """
-    place = resolve_device(device)
+    place = usable_device(device)
     bf16 = wants_bf16(precision, place)
     options: dict[str, Any] = {"dtype": torch.float32}
     if layers:
@@ -255,7 +255,7 @@ def load_theta(config: ModelConfig) -> tuple[nn.Module, Any]:
         raise UserError(f"freeze_level {level}: nf4 weights do not train; take the adapter lora, or level 2")
     if level == 0 and config.precision == "bf16":
         raise UserError("precision bf16 is for frozen layers; with all weights unfrozen they are float32")
-    device = resolve_device(config.device)
+    device = usable_device(config.device)
     model, tokenizer = load_model(
         config.name,
         four_bit,

@@ -34,6 +34,16 @@ def resolve_device(device: str) -> torch.device:
     return found or torch.device("cpu")
 
 
+def usable_device(device: str) -> torch.device:
+    """The same, ready to be computed on. Raises UserError where this machine has none, or torch was built without."""
+    found = resolve_device(device)
+    try:
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    return found
+
+
 def wants_bf16(precision: Precision, device: torch.device) -> bool:
     """Whether to run linear layers in bfloat16: as told, or (auto) where the device multiplies it faster."""
     if precision != "auto":

@@ -24,7 +24,7 @@ from taalm.config import from_values
 from taalm.errors import UserError
 from taalm.losses import target_mask
 from taalm.models.base import add_lora, load_model, load_pretrained
-from taalm.models.precision import Precision, resolve_device
+from taalm.models.precision import Precision, usable_device
 from taalm.text import position_ids
 
 RELEASED = {"smollm2-135m": Path(__file__).parents[1] / "released" / "smollm2-135m"}  # by the model it is for
@@ -96,7 +96,7 @@ class TrainAttention(nn.Module):
         if config.gradient_checkpointing:
             backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             backbone.enable_input_require_grads()
-        return cls(backbone, hidden_size, config, tokenizer).to(resolve_device(device))
+        return cls(backbone, hidden_size, config, tokenizer).to(usable_device(device))
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """z_t, (B, T) float32; z_t is read at the token's own position and sees the document up to it.

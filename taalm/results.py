@@ -136,8 +136,8 @@ def _cell(value: Any) -> str:
 
 
 def table(results: dict[str, Result]) -> str:
-    """A Markdown table of LAMA-ckl results, the framing rows (do-nothing, relation-majority) first; or of streams, or of
-    TemporalWiki's periods (mean object NLL)."""
+    """A Markdown table of LAMA-ckl results, the framing rows (do-nothing, relation-majority) first; or of streams, or
+    of TemporalWiki's periods (mean object NLL)."""
     columns = STREAM_COLUMNS if any(map(is_stream, results.values())) else COLUMNS
     columns = PERIOD_COLUMNS if any("period" in result for result in results.values()) else columns
     rows: list[list[str]] = []

@@ -46,6 +46,8 @@ def test_they_teach_better_than_equal_ones_and_a_stopped_run_goes_on(tiny_folder
     before = (tmp_path / "halves" / "weights.jsonl").read_text()
     again = run(tiny_folder, sample_folder, tmp_path / "halves", "--limit", 6, "--batch_size", 3)
     assert (tmp_path / "halves" / "weights.jsonl").read_text().startswith(before) and len(again) == 6
+    with pytest.raises(UserError, match=r"--objective\.retention are phi's"):
+        run(tiny_folder, sample_folder, tmp_path / "halves", "--objective.retention", 0.1)
     with pytest.raises(UserError, match="steps"):
         run(tiny_folder, sample_folder, tmp_path / "halves", "--limit", 6, "--batch_size", 3, "--steps", 2)
 

@@ -1,7 +1,8 @@
-"""95 % intervals of LAMA-ckl results: `python -m taalm.intervals results/final --against finetune`.
+"""95 % intervals of LAMA-ckl results: `python -m taalm.intervals docs/results/final --against finetune`.
 
 Results whose names differ in the seed alone (finetune_s42, finetune_s43) are one method. A paired bootstrap (Efron and
-Tibshirani 1993, chapter 10) draws documents, with all facts of a document together, and seeds, both with replacement;
+Tibshirani 1993, chapter 10) draws TO-LEARN documents, with all facts of a document together, NOT-TO-FORGET facts and
+seeds, all with replacement;
 every method sees the same draws of facts, and of seeds where it has the same ones. Values are of the final epoch.
 Do-nothing, which each method is compared with, is the model as most results begin with it (K-Adapter starts elsewhere).
 Read knowledge (--swap_halves true) stands beside Total where every seed of a method has it.

@@ -201,6 +201,10 @@ def main(arguments: list[str]) -> None:
     texts, templates = (
         str(file) if file.is_file() else "" for file in (data / "wikitext-2/valid.txt", data / "wikidata/templates.csv")
     )
+    if not texts:
+        print(f"{data / 'wikitext-2/valid.txt'} is not there: TA-train documents are the review texts")
+    if not templates:
+        print(f"{data / 'wikidata/templates.csv'} is not there: rows with views hold on to no questions")
     grid = Grid(given.out, given.kind, data_folder(given.data, MODEL), texts, templates, given.epochs, given.limit)
     base, compare = ("preset", ablations) if given.kind == "ablations" else ("finetune", intervals)
     for reached in grid.run(rows, given.seeds):

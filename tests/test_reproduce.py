@@ -73,6 +73,7 @@ def test_the_best_cell_of_the_tuning_rows_is_reported_and_nothing_runs_twice(ran
         and "minus finetune, 95 %" in said
         and "| rho | 2 | 0.150 | 1.000 | 1.150 |" in said
     )
+    assert "wikitext-2/valid.txt is not there: TA-train documents are the review texts" in said
     assert ran("--rows", "finetune,rho", "--seeds", "42,43") == []
     assert ran("--rows", "finetune,rho", "--seeds", "42,43,44") == [("final", "finetune_s44"), ("final", "rho_s44")]
 

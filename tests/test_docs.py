@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from taalm import intervals
+from taalm import ablations, intervals
 from tests.conftest import ROOT
 
 
@@ -21,10 +21,17 @@ def test_links_lead_somewhere_and_examples_run(page, tmp_path, monkeypatch):
         assert names["trainer"].state.global_step == 2
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/experiments.md"])
-def test_the_results_table_of_a_page_is_what_its_command_prints(page, capsys):
+@pytest.mark.parametrize(
+    ("page", "module", "row"),
+    [
+        ("README.md", intervals, "| targeted | 3 |"),
+        ("docs/experiments.md", intervals, "| targeted | 3 |"),
+        ("docs/experiments.md", ablations, "| preset | 31.7"),
+    ],
+)
+def test_the_results_table_of_a_page_is_what_its_command_prints(page, module, row, capsys):
     text = (ROOT / page).read_text()
-    command = re.search(r"^`?python -m taalm\.intervals (docs/results/\S+) ([^`\n]*)", text, re.MULTILINE)
-    intervals.main([str(ROOT / command[1]), *command[2].split()])
+    command = re.search(rf"^`?python -m {module.__name__} (docs/results/\S+) ([^`\n]*)", text, re.MULTILINE)
+    module.main([str(ROOT / command[1]), *command[2].split()])
     printed = capsys.readouterr().out.strip()
-    assert printed in text and "| targeted | 3 |" in printed
+    assert printed in text and row in printed

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from taalm.config import run_entry
-from taalm.errors import UserError
-from taalm.intervals import Draws, interval, methods
+from taalm.intervals import Draws, chosen_base, interval, methods
 from taalm.results import Result, method_of, some_results
 
 TITLES = ["ablation", "weight ratio", "uncommon", "task loss", "TO-LEARN", "NOT-TO-FORGET", "final Total"]
@@ -26,10 +25,10 @@ def table(results: Mapping[str, Result], against: str = "") -> str:
     where `against` is not among the results.
     """
     found, documents, known = methods(results)
-    if against and against not in found:
-        raise UserError(f"--against {against}: not here; there are {', '.join(found)}")
+    base = chosen_base(found, against)
     reports = {method_of(name): result.get("phi_report", {}) for name, result in results.items()}
     draws = Draws(documents, known)
+    unchanged = base.totals(draws) if base else None
     titles = [*TITLES, *([f"minus {against}, 95 %"] if against else [])]
     lines = [titles, ["---"] * len(titles)]
     for name, method in sorted(found.items(), key=lambda item: (item[0] != against, -item[1].total)):
@@ -38,9 +37,8 @@ def table(results: Mapping[str, Result], against: str = "") -> str:
         line += ["{median:.1f} ({q1:.1f}, {q3:.1f})".format(**held[key]) if held.get(key) else "" for key in RATIOS]
         line += [f"{loss['train_attention']:.3f}" if loss else ""]
         line += [f"{value:.3f}" for value in (method.learned.mean(), method.kept.mean(), method.total)]
-        if against:
-            base = found[against]
-            line.append(f"{method.total - base.total:+.3f} {interval(method.totals(draws) - base.totals(draws))}")
+        if base:
+            line.append(f"{method.total - base.total:+.3f} {interval(method.totals(draws) - unchanged)}")
         lines.append(line)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

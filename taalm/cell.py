@@ -69,7 +69,7 @@ class Cell:
         self.log: Log = no_log
         self.steps = 0  # updates of the adaptations so far, those of this run's beginning included
         self.reference: tuple[SplitModel, Any] | None = None
-        if self.method.weighter == "train_attention":
+        if self.method.takes_phi:
             self.phi = TrainAttention.from_pretrained(find_phi(config), config.model.device)
 
     def load(self) -> tuple[SplitModel, Any]:

@@ -80,14 +80,9 @@ def resolve_model(config: CellConfig) -> ModelConfig:
     return replace(config.model, adapter=get_method(config.method).adapter or config.model.adapter)
 
 
-def takes_phi(config: CellConfig) -> bool:
-    """Whether the method's weights are phi's."""
-    return get_method(config.method).weighter == "train_attention"
-
-
 def settle_phi(config: CellConfig) -> None:
     """Write the phi that the method takes into `config.phi`: a run stays with it, whatever is trained later."""
-    if takes_phi(config):
+    if get_method(config.method).takes_phi:
         there = len(trained_phis(config)) if not config.phi else 0
         config.phi = str(find_phi(config))
         chosen = f" (by its file's time the newest of {there}; --phi names another)" if there > 1 else ""
@@ -96,7 +91,11 @@ def settle_phi(config: CellConfig) -> None:
 
 def method_inputs(config: CellConfig) -> dict[str, bytes]:
     """What the method reads beside the documents, by flag (taalm.run_folder.claim)."""
-    found = {"phi": RELEASED.get(config.phi, Path(config.phi)) / "model.safetensors"} if takes_phi(config) else {}
+    found = (
+        {"phi": RELEASED.get(config.phi, Path(config.phi)) / "model.safetensors"}
+        if get_method(config.method).takes_phi
+        else {}
+    )
     found |= {"weights": Path(config.weights)} if config.weights else {}
     return {flag: file.read_bytes() for flag, file in found.items() if file.is_file()}
 
@@ -108,7 +107,7 @@ def phi_report(config: CellConfig) -> dict[str, Any]:
     """
     folder = Path(config.phi)
     file = folder.parent / "report.json"
-    if not (takes_phi(config) and config.phi and folder.is_dir() and file.is_file()):
+    if not (get_method(config.method).takes_phi and config.phi and folder.is_dir() and file.is_file()):
         return {}
     try:
         found = json.loads(file.read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ from taalm import processes
 from taalm.adapt import Adaptation
 from taalm.benchmarks import lama_ckl
 from taalm.cell import Cell, Document
-from taalm.cell_config import CellConfig, method_inputs, phi_report, resolve_model, settle_phi, takes_phi
+from taalm.cell_config import CellConfig, method_inputs, phi_report, resolve_model, settle_phi
 from taalm.config import parse, run_entry
 from taalm.dry_run import describe
 from taalm.errors import UserError
@@ -219,7 +219,7 @@ def main(arguments: list[str]) -> None:
     result = {
         "config": asdict(config),
         "method": config.method,
-        "phi": config.phi if takes_phi(config) else None,
+        "phi": config.phi if evaluation.cell.method.takes_phi else None,
         "phi_report": reported,
         "facts": len(evaluation.facts),
         "documents": lama_ckl.documents_by_fact(evaluation.facts),

@@ -141,12 +141,18 @@ def interval(values: np.ndarray) -> str:
     return f"[{low:+.3f}, {high:+.3f}]"
 
 
+def chosen_base(found: Mapping[str, Method], against: str) -> Method | None:
+    """The method that the others are compared with, None for "". Raises UserError where it is not among them."""
+    if against and against not in found:
+        raise UserError(f"--against {against}: not here; there are {', '.join(found)}")
+    return found.get(against)
+
+
 def table(results: Mapping[str, Result], against: str = "") -> str:
     """A Markdown table with 95 % intervals, the framing rows first: final accuracies, final Total, its differences from
     do-nothing's and `against`'s, and read knowledge, where the results have it."""
     found, documents, known = methods(results)
-    if against and against not in found:
-        raise UserError(f"--against {against}: not here; there are {', '.join(found)}")
+    compared = chosen_base(found, against)
     draws = Draws(documents, known)
     titles = ["method", "seeds", "TO-LEARN", "NOT-TO-FORGET", "final Total", "minus do-nothing, 95 %"]
     titles += [f"minus {against}, 95 %"] if against else []
@@ -159,7 +165,7 @@ def table(results: Mapping[str, Result], against: str = "") -> str:
         lines += [[row, "", *shown, *[""] * (len(titles) - len(shown) - 2)]] if values else []
     before = _before(results)
     unchanged = before.totals(draws)
-    base = found[against].totals(draws) if against else None
+    base = compared.totals(draws) if compared else None
     for name, method in sorted(found.items(), key=lambda item: -item[1].total):
         totals = method.totals(draws)
         gain = f"{method.total - before.total:+.3f} {interval(totals - unchanged)}"

@@ -21,6 +21,11 @@ class Method:
     adapter: str = ""
     views: str = ""
 
+    @property
+    def takes_phi(self) -> bool:
+        """Whether the weights are phi's."""
+        return self.weighter == "train_attention"
+
 
 METHODS: dict[str, Method] = {
     "finetune": Method(),

@@ -80,14 +80,16 @@ class Grid:
             given += ["--views.questions", self.questions]
         given += [*self.rows[row].given, *flags]
         if path.is_file():
-            _refuse_another(path, given)
-        else:
-            try:
-                if parts.weighter == "train_attention":
-                    given += ["--phi", str(self.phi(row, seed))]
-                self._timed(f"{kind}/{name}", lambda: evaluate.main(given))
-            except NoResult as error:
-                return self._not_to_be_had(f"{kind}/{name}", error)
+            result = load_result(path)
+            _refuse_another(path, result["config"], given)
+            self.done += 1
+            return result
+        try:
+            if parts.takes_phi:
+                given += ["--phi", str(self.phi(row, seed))]
+            self._timed(f"{kind}/{name}", lambda: evaluate.main(given))
+        except NoResult as error:
+            return self._not_to_be_had(f"{kind}/{name}", error)
         self.done += 1
         return load_result(path)
 
@@ -162,10 +164,10 @@ class Grid:
 ITS_OWN = {"data", "out", "name", "phi", "phi_runs", "swap_halves", "scales", *SAME_NUMBERS}  # of a machine, or later
 
 
-def _refuse_another(path: Path, given: list[str]) -> None:
-    """Raises UserError where the result file `path` was made with other settings than the flags `given`."""
+def _refuse_another(path: Path, config: dict, given: list[str]) -> None:
+    """Raises UserError where the result file `path` was made (`config`) with other settings than the flags `given`."""
     wanted = flatten(plain(asdict(parse(EvaluateConfig, "evaluate/lama_ckl", given, "python -m taalm.evaluate"))))
-    made = flatten(load_result(path)["config"])
+    made = flatten(config)
     for key in sorted(set(wanted) & set(made) - ITS_OWN):
         before, now = (Path(value).name if isinstance(value, str) else value for value in (made[key], wanted[key]))
         if before != now:

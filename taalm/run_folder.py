@@ -93,8 +93,7 @@ def _refuse_changed(folder: Path, digests: Path, read: Mapping[str, str]) -> Non
 
 
 def _refuse_another(folder: Path, path: Path, config: Any, keep: Sequence[str]) -> None:
-    wanted = plain(asdict(config))
-    defaults, now = flatten(plain(asdict(type(config)()))), flatten(wanted)
+    defaults, now = flatten(plain(asdict(type(config)()))), flatten(plain(asdict(config)))
     before = defaults | flatten(_settings(path))
     for key in sorted(set(before) | set(now)):
         if key not in (*keep, *SAME_NUMBERS) and before.get(key) != now.get(key):

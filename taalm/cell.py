@@ -83,10 +83,12 @@ class Cell:
     def adaptation(
         self, split: SplitModel, tokenizer: Any, documents: Sequence[Document],
         evaluate: Callable[[int], dict], state_file: Path, review: Sequence[Document] | None = None,
+        batch_size: int = 0,
     ) -> Adaptation:  # fmt: skip
         """theta, as it is now, ready to learn the documents; `run()` starts or resumes.
 
-        `review` are the review texts, where the caller has its own; none at all leaves the rehearsal out.
+        `review` are the review texts, where the caller has its own; none at all leaves the rehearsal out. `batch_size`
+        stands in for the configured one, unless it is 0.
         """
         config, pad_id = self.config, pad_token(tokenizer)
         rows = self._documents(split, tokenizer, documents)
@@ -94,8 +96,9 @@ class Cell:
         if self.method.views:
             rows, weigh = self._with_views(split, tokenizer, documents, rows, weigh)
         before = self.steps
+        schedule = replace(config.adapt, batch_size=batch_size or config.adapt.batch_size)
         adaptation = Adaptation(
-            split, rows, pad_id, weigh, config.adapt, evaluate, state_file, config.seed, config.quiet,
+            split, rows, pad_id, weigh, schedule, evaluate, state_file, config.seed, config.quiet,
             make_optimizer(self.method.optimizer, config.recadam), self._rehearsal(split, tokenizer, review),
             log=lambda values, step: self.log(values, before + step),
         )  # fmt: skip
@@ -155,7 +158,8 @@ class Cell:
             )
         device, pad_id = next(split.model.parameters()).device, pad_token(tokenizer)
         weights = [weigh(collate([row], pad_id).to(device)).squeeze(0) for row in rows]
-        views = views_of(tokenizer, [document.text for document in documents], rows, weights, self.config.views)
+        texts = [document.text for document in documents]
+        views = views_of(tokenizer, texts, rows, weights, self.config.views, split)
         pairs = [(document.subject, document.object()) for document in documents if document.subject and document.span]
         print(describe_views(views, pairs if len(pairs) == len(documents) else ()), flush=True)
         return with_views(tokenizer, views, rows, weights)
@@ -218,7 +222,7 @@ class Cell:
             return documents
         subjects = frozenset(subject for subject, _ in self.probes)
         texts = review_views((document.text for document in documents), self.config.views, subjects, self.config.seed)
-        return [Document(text, None, "a review text") for text in texts]
+        return [Document(text, span, "a review text") for text, span in texts]
 
     def _rehearsal(self, split: SplitModel, tokenizer: Any, given: Sequence[Document] | None) -> Rehearsal | None:
         if not self.method.rehearsal or (given is not None and not given):

@@ -97,6 +97,8 @@ def method_inputs(config: CellConfig) -> dict[str, bytes]:
         else {}
     )
     found |= {"weights": Path(config.weights)} if config.weights else {}
+    asks = get_method(config.method).views and config.views.questions
+    found |= {"views.questions": Path(config.views.questions)} if asks else {}
     return {flag: file.read_bytes() for flag, file in found.items() if file.is_file()}
 
 

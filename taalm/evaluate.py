@@ -24,6 +24,7 @@ from taalm.dry_run import describe
 from taalm.errors import UserError
 from taalm.facts import Fact
 from taalm.memory import peak_gib, reset_peak
+from taalm.methods import get_method
 from taalm.models.base import save_adapter
 from taalm.models.precision import keep_freed_memory, resolve_device
 from taalm.results import load_result, save_result, table
@@ -53,6 +54,9 @@ class EvaluateConfig(CellConfig):
     """Learn only the first so many facts of the file; 0 learns all."""
     swap_halves: bool = False
     """Also adapt to each random half of the facts alone, for read knowledge (twice the time); later is fine too."""
+    half_batch: NonNegativeInt = 0
+    """Documents per update where a half is learned alone: half of --adapt.batch_size makes as many updates as the
+    whole run has; 0 takes --adapt.batch_size."""
     scale: Share = 1.0
     """What LoRA learned counts so many times in the model that is asked and saved (WiSE-FT, taalm/scaling.py)."""
     scales: list[float] = field(default_factory=list)
@@ -75,6 +79,12 @@ class Asked(NamedTuple):
     to_learn: list[Fact]
     not_to_forget: list[Fact]
     not_to_forget_schematic: list[Fact]
+
+
+def settle_questions(config: EvaluateConfig) -> None:
+    """What views ask, where no file of questions is given: the probes that phi's training asks too."""
+    if get_method(config.method).views and config.views.asked and not config.views.questions:
+        config.views.questions = config.train_data or str(data_folder(config) / "ta_train.jsonl")
 
 
 def read_asked(config: EvaluateConfig) -> Asked:
@@ -101,8 +111,11 @@ class Evaluation:
         pairs = [(fact.subject, fact.object) for fact in facts]
         self.cell = Cell(config, ta_train, pairs, [fact.evidence for fact in facts])
 
-    def run(self, facts: list[Fact], state_file: Path, adapter: Path | None = None) -> Adaptation:
-        """Adapt a fresh theta to the documents of `facts`, evaluating on all probes every epoch."""
+    def run(self, facts: list[Fact], state_file: Path, adapter: Path | None = None, batch_size: int = 0) -> Adaptation:
+        """Adapt a fresh theta to the documents of `facts`, evaluating on all probes every epoch.
+
+        `batch_size` stands in for --adapt.batch_size, unless it is 0.
+        """
         split, tokenizer = self.cell.load()
         documents = [Document(fact.evidence, fact.object_span(), fact.where, fact.subject) for fact in facts]
         sets = {  # the published files call the two sets changed and unchanged
@@ -132,7 +145,7 @@ class Evaluation:
                 )
             return entry
 
-        adaptation = self.cell.adaptation(split, tokenizer, documents, evaluate, state_file)
+        adaptation = self.cell.adaptation(split, tokenizer, documents, evaluate, state_file, batch_size=batch_size)
         adaptation.run()
         if adapter is not None:
             save_adapter(split.model, adapter, self.config.scale)
@@ -154,7 +167,8 @@ def swapped(evaluation: Evaluation, state: Callable[[str], Path]) -> list[dict]:
     found = []
     for index, part in enumerate(halves(evaluation.facts, evaluation.config.seed)):
         print(f"half {index + 1}: adapting to {len(part)} of {len(evaluation.facts)} facts")
-        history = evaluation.run(part, state(f"half{index}")).history
+        run = evaluation.run(part, state(f"half{index}"), batch_size=evaluation.config.half_batch)
+        history = run.history
         found.append({"facts": [fact.uuid for fact in part], "eval_result": history})
     return found
 
@@ -194,6 +208,7 @@ def main(arguments: list[str]) -> None:
     folder, work = Path(config.out), Path(config.out) / "runs" / name
     path = folder / f"{name}.pkl"
     settle_phi(config)
+    settle_questions(config)
     reported, asked = phi_report(config), read_asked(config)
     inputs = {flag: [fact.content() for fact in facts] for flag, facts in asked._asdict().items()}
     kept = ("out", "quiet", "dry_run", "swap_halves", "scales", *KEPT)

@@ -2,7 +2,8 @@
 
 - mix_review (He et al. 2021): every update is joined by review texts, ratio * decay^epoch for each document, and the
   loss is the mean over all of them;
-- kl: KL(theta_0 || theta) on as many review texts is added to the loss (mean over a text's tokens, then over texts).
+- kl: KL(theta_0 || theta) on as many review texts is added to the loss (mean over a text's tokens, then over texts;
+  where an answer is marked in a text, over its tokens alone).
 """
 
 import math
@@ -118,11 +119,11 @@ class KLReplay(_Review):
 
     def losses(self, documents: int, epoch: int, step: int) -> Iterator[Tensor]:
         for batch, part in self.parts(self.count(documents, epoch, step), step):
-            mask = target_mask(batch.attention_mask)
-            places = mask.nonzero(as_tuple=True)
-            values = self._divergence(batch, places)
-            divergence = torch.zeros(mask.shape, device=values.device).masked_scatter(mask.bool(), values)
-            yield self.config.weight * part * weighted_mean(divergence, torch.ones_like(divergence), mask)
+            answer = batch.answer[:, 1:]
+            held = torch.where(answer.any(1, keepdim=True), answer, target_mask(batch.attention_mask).bool())
+            values = self._divergence(batch, held.nonzero(as_tuple=True))
+            divergence = torch.zeros(held.shape, device=values.device).masked_scatter(held, values)
+            yield self.config.weight * part * weighted_mean(divergence, torch.ones_like(divergence), held)
 
     def _divergence(self, batch: Batch, places: tuple[Tensor, Tensor]) -> Tensor:
         """KL(theta_0 || theta) at each of the places, (N,)."""

@@ -41,7 +41,6 @@ class Grid:
     kind: str  # of KINDS
     data: Path  # the split's folder
     review: str  # the review texts
-    questions: str  # the relations' templates
     epochs: int
     limit: int
     done: int = 0
@@ -76,8 +75,6 @@ class Grid:
         parts = get_method(method)
         if self.review and parts.rehearsal:
             given += ["--review.data", self.review]
-        if self.questions and parts.views:
-            given += ["--views.questions", self.questions]
         given += [*self.rows[row].given, *flags]
         if path.is_file():
             result = load_result(path)
@@ -200,14 +197,11 @@ def main(arguments: list[str]) -> None:
     if unknown:
         raise UserError(f"--rows {unknown[0]}: not in the grid; there are {', '.join(known)}")
     data = Path(given.data or os.environ.get("TAALM_DATA", ""))
-    texts, templates = (
-        str(file) if file.is_file() else "" for file in (data / "wikitext-2/valid.txt", data / "wikidata/templates.csv")
-    )
-    if not texts:
-        print(f"{data / 'wikitext-2/valid.txt'} is not there: TA-train documents are the review texts")
-    if not templates:
-        print(f"{data / 'wikidata/templates.csv'} is not there: rows with views hold on to no questions")
-    grid = Grid(given.out, given.kind, data_folder(given.data, MODEL), texts, templates, given.epochs, given.limit)
+    review = data / "wikitext-2/valid.txt"
+    if not review.is_file():
+        print(f"{review} is not there: TA-train documents are the review texts")
+    texts = str(review) if review.is_file() else ""
+    grid = Grid(given.out, given.kind, data_folder(given.data, MODEL), texts, given.epochs, given.limit)
     base, compare = ("preset", ablations) if given.kind == "ablations" else ("finetune", intervals)
     for reached in grid.run(rows, given.seeds):
         results = load_results(given.out / given.kind)

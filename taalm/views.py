@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from taalm.benchmarks.templates import read_templates
 from taalm.errors import UserError
+from taalm.facts import read_facts
+from taalm.likely_questions import likely_questions
+from taalm.models.split import SplitModel
 from taalm.text import Encoded, Span, encode, offsets
 from taalm.weighters.documents import fixed
 
@@ -47,8 +50,9 @@ TITLES = _words(  # before a name, and nobody's own: nobody asks about Bishop Ra
 LEADS = OPENERS | DATES | TITLES
 View = tuple[str, Span]  # its text, and where the object stands in it
 SHORTEST = 3  # characters of a name
-OPENED = 4  # names of a review text that its views begin with
+ASKED_ABOUT = 4  # names, when relations are looked for that suit an object
 PASSAGE = 10  # words that follow the name there
+GAP = " _"  # stands where a head's answer would; nothing depends on what it is
 
 
 @dataclass
@@ -62,12 +66,15 @@ class ViewsConfig:
     spans: PositiveInt = 1
     """Objects of a document: the words that weigh most, so many times."""
     questions: str = ""
-    """Relation templates (CSV: Wikidata ID, Relation, Template) for KL replay: what theta_0 answers to them about names
-    of the review text is held on to as well."""
+    """Facts (jsonl), whose descriptive probes are the questions, or relation templates (CSV: Wikidata ID, Relation,
+    Template). KL replay holds on to what theta_0 answers to them about names of the review text; for --views.asked."""
+    asked: NonNegativeInt = 0
+    """Views of an object beside those of --views.templates: so many of --views.questions, those after which theta_0
+    expects it more than the other documents' objects."""
 
     def __post_init__(self) -> None:
-        if not self.templates:
-            raise UserError("--views.templates: give at least one")
+        if not self.templates and not self.asked:
+            raise UserError("--views.templates: give at least one, or --views.asked")
         for template in self.templates:
             if template.count("{name}") != 1 or template.count("{object}") != 1 or not template.endswith("{object}"):
                 raise UserError(f"--views.templates {template!r}: a template holds {{name}} and ends with {{object}}")
@@ -128,26 +135,50 @@ def heaviest_spans(text: str, places: Sequence[Span], weights: Sequence[float], 
     return found
 
 
-def cloze_views(text: str, span: Span, config: ViewsConfig) -> list[View]:
-    """The views of a document with the object `span`: each view's text, and where the object stands in it."""
+def cloze_views(text: str, span: Span, config: ViewsConfig, asked: Sequence[str] = ()) -> list[View]:
+    """The views of a document with the object `span`: each view's text, and where the object stands in it.
+
+    `asked` are templates beside the configured ones.
+    """
     answer = text[slice(*span)]
     views = []
     for name in nearest_names(text, span, config.names):
-        for template in config.templates:
+        for template in [*config.templates, *asked]:
             head = template.removesuffix("{object}").replace("{name}", name)
             views.append((head + answer, (len(head), len(head) + len(answer))))
     return views
 
 
 def views_of(
-    tokenizer: Any, texts: Sequence[str], rows: Sequence[Encoded], weights: Sequence[Tensor], config: ViewsConfig
-) -> list[list[View]]:
-    """The views of each of the documents `rows` of `texts`, `weights` (T,) each."""
-    found = []
-    for text, row, values in zip(texts, rows, weights, strict=True):
-        spans = heaviest_spans(text, offsets(tokenizer, text, row), values[1:].tolist(), config.spans)
-        found.append([view for span in spans for view in cloze_views(text, span, config)])
-    return found
+    tokenizer: Any, texts: Sequence[str], rows: Sequence[Encoded], weights: Sequence[Tensor], config: ViewsConfig,
+    split: SplitModel,
+) -> list[list[View]]:  # fmt: skip
+    """The views of each of the documents `rows` of `texts`, `weights` (T,) each; `split` is theta_0."""
+    spans = [
+        heaviest_spans(text, offsets(tokenizer, text, row), values[1:].tolist(), config.spans)
+        for text, row, values in zip(texts, rows, weights, strict=True)
+    ]
+    asked = _asked(tokenizer, texts, spans, config, split) if config.asked else {}
+    return [
+        [view for span in some for view in cloze_views(text, span, config, asked.get(text[slice(*span)], ()))]
+        for text, some in zip(texts, spans, strict=True)
+    ]
+
+
+def _asked(
+    tokenizer: Any, texts: Sequence[str], spans: Sequence[Sequence[Span]], config: ViewsConfig, split: SplitModel
+) -> dict[str, list[str]]:
+    """The questions that suit each object, as templates; they are tried with some of the documents' own names."""
+    if not config.questions:
+        raise UserError(f"--views.asked {config.asked} needs questions: name a file with --views.questions")
+    objects = [text[slice(*span)] for text, some in zip(texts, spans, strict=True) for span in some]
+    names = sorted({text[slice(*span)] for text in texts for span in find_names(text)})
+    some = random.Random(len(names)).sample(names, min(ASKED_ABOUT, len(names))) or ["It"]
+    found = likely_questions(split, tokenizer, read_questions(config.questions), some, objects, config.asked)
+    return {
+        answer: [f"{question.replace('<subject>', '{name}')} {{object}}" for question in questions]
+        for answer, questions in found.items()
+    }
 
 
 def describe_views(views: Sequence[Sequence[View]], pairs: Sequence[tuple[str, str]]) -> str:
@@ -173,42 +204,54 @@ def describe_views(views: Sequence[Sequence[View]], pairs: Sequence[tuple[str, s
 def with_views(
     tokenizer: Any, views: Iterable[Sequence[View]], rows: Sequence[Encoded], weights: Sequence[Tensor]
 ) -> tuple[list[Encoded], Any]:
-    """The documents `rows`, `weights` (T,) each, then their `views`; and the weighter of them all."""
-    views = [encode(tokenizer, *view) for some in views for view in some]
+    """The documents `rows`, `weights` (T,) each, then their `views`, each once; and the weighter of them all."""
+    views = [encode(tokenizer, *view) for view in dict.fromkeys(view for some in views for view in some)]
     answers = [torch.tensor(view.answer[1:]).float() for view in views]
     together = [*rows, *views]
     return together, fixed(together, [*(values[1:].float().cpu() for values in weights), *answers])
 
 
-def review_views(texts: Iterable[str], config: ViewsConfig, avoided: frozenset[str], seed: int) -> list[str]:
-    """What KL replay holds on to beside views: passages that begin with a name, and templates' heads with one.
+def review_views(
+    texts: Iterable[str], config: ViewsConfig, avoided: frozenset[str], seed: int
+) -> list[tuple[str, Span | None]]:
+    """What KL replay holds on to beside views: heads of views that begin with names of the review texts.
 
-    No view begins with one of the names `avoided` (the probes' subjects). With --views.questions a question about every
-    name comes third: a relation's template up to its object.
+    A head is a question of --views.questions about the name, or a template up to its object; a gap follows, marked as
+    the answer, so that theta_0's expectation of it is what is held on to. Without questions passages that begin with
+    the name come too, unmarked. No name is one of those `avoided` (the probes' subjects).
     """
-    views, questions = [], read_questions(config.questions)
-    rng = random.Random(seed)
-    for text in texts:
-        first: dict[str, int] = {}
-        for start, end in find_names(text):
-            first.setdefault(text[start:end], start)
-        for number, (name, start) in enumerate(list(first.items())[:OPENED]):
-            if name not in avoided:
-                words = text[start:].split()[: len(name.split()) + PASSAGE]
-                head = config.templates[number % len(config.templates)].removesuffix("{object}")
-                views += [" ".join(words), head.replace("{name}", name).rstrip()]
-                if questions:
-                    views.append(rng.choice(questions).replace("<subject>", name))
-    rng.shuffle(views)
-    return views
+    found: list[tuple[str, Span | None]] = []
+    questions, rng = read_questions(config.questions), random.Random(seed)
+    places = {text[slice(*span)]: (text, span[0]) for text in texts for span in find_names(text)}
+    for number, (name, (text, start)) in enumerate(places.items()):
+        if name in avoided:
+            continue
+        if questions:
+            heads = [rng.choice(questions).replace("<subject>", name)]
+        else:
+            heads = []
+            found.append((" ".join(text[start:].split()[: len(name.split()) + PASSAGE]), None))
+        if config.templates:
+            template = config.templates[number % len(config.templates)]
+            heads.append(template.removesuffix("{object}").replace("{name}", name).rstrip())
+        found += [(head + GAP, (len(head), len(head) + len(GAP))) for head in heads]
+    rng.shuffle(found)
+    return found
 
 
 def read_questions(path: str) -> list[str]:
-    """The relations' templates of a file up to <object>, those that name the subject before it. Raises UserError."""
+    """Questions with <subject> in them, up to their object: a file's relation templates, or the probes of its facts.
+
+    Templates are a CSV file's, facts those of a jsonl file (the same question once). Raises UserError.
+    """
     if not path:
         return []
-    heads = [template.sentence.partition("<object>")[0].rstrip() for template in read_templates(Path(path)).values()]
-    found = sorted(head for head in heads if "<subject>" in head)
+    if path.endswith(".jsonl"):
+        facts = read_facts(path)
+        heads = [f.task_descriptive[: f.answer_span("descriptive")[0]].replace(f.subject, "<subject>") for f in facts]
+    else:
+        heads = [template.sentence.partition("<object>")[0] for template in read_templates(Path(path)).values()]
+    found = sorted({head.rstrip() for head in heads if "<subject>" in head})
     if not found:
-        raise UserError(f"--views.questions {path}: no template names <subject> before <object>")
+        raise UserError(f"--views.questions {path}: nothing there names a subject before its object")
     return found

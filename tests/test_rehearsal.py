@@ -40,7 +40,7 @@ def move(split: SplitModel) -> None:
 
 def log_probabilities(split: SplitModel, row) -> torch.Tensor:
     with torch.no_grad():
-        return split.model(torch.tensor([row.input_ids])).logits[0, :-1].log_softmax(-1)
+        return split.model(torch.tensor([row.input_ids])).logits[0].log_softmax(-1)
 
 
 def drawn(review, count: int, step: int) -> list[tuple[int, ...]]:
@@ -67,7 +67,7 @@ def test_mix_reviews_loss_is_the_mean_over_documents_and_texts(split, rows, budg
     chosen, expected = drawn(review, 6, 7), []
     for ids, _ in chosen:
         logs = log_probabilities(split, next(row for row in rows if row.input_ids == ids))
-        expected.append(-logs.gather(1, torch.tensor(ids[1:])[:, None]).mean().item())
+        expected.append(-logs[:-1].gather(1, torch.tensor(ids[1:])[:, None]).mean().item())
     assert len(chosen) == 6 and total == pytest.approx(6 / 10 * sum(expected) / 6, rel=1e-4)
 
 
@@ -86,9 +86,25 @@ def test_kl_replay_is_0_at_theta_0_and_the_kl_elsewhere(split, rows, direct):
     chosen, total = drawn(review, 3, 1), 0.0
     for ids, _ in chosen:
         now = log_probabilities(split, next(row for row in rows if row.input_ids == ids))
-        total += float(F.kl_div(now, before[ids], reduction="sum", log_target=True)) / (len(ids) - 1)
+        total += float(F.kl_div(now[:-1], before[ids][:-1], reduction="sum", log_target=True)) / (len(ids) - 1)
     found = sum(loss.item() for loss in review.losses(8, 0, 1))
     assert found == pytest.approx(0.5 * total / 3, rel=1e-4) and found > 1e-4
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_kl_replay_of_a_text_with_an_answer_is_that_of_the_answer_alone(split, tokenizer, direct):
+    """What stands in the answer's place makes no difference: the expectation before it is what is held on to."""
+    split._direct = direct
+    question = "Marie Curie was born in"
+    rows = [encode(tokenizer, question + gap, (len(question), len(question) + 1)) for gap in "_?"]
+    reviews = [KLReplay(split, [row], 2, ReviewConfig(batch_size=1), 1024, 0) for row in rows]
+    asked = encode(tokenizer, question)
+    before = log_probabilities(split, asked)[-1]
+    move(split)
+    now = log_probabilities(split, asked)[-1]
+    expected = float((before.exp() * (before - now)).sum())
+    assert [float(sum(review.losses(1, 0, 0))) for review in reviews] == pytest.approx([expected] * 2, rel=1e-4)
+    assert expected > 1e-4
 
 
 def test_review_texts_come_from_jsonl_text_and_extracted_wikipedia(tmp_path):

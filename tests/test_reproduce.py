@@ -114,20 +114,18 @@ def test_a_cell_that_diverges_is_named_and_the_others_go_on(ran, capsys):
     assert "not to be had: tuning/recadam_lr1e-3_recadam.coefficient1250: lr * coefficient is 5" in said
 
 
-def test_review_texts_and_questions_of_the_data_folder_go_to_the_rows_that_take_them(ran, tmp_path, sample_folder):
+def test_review_texts_of_the_data_folder_go_to_the_rows_that_take_them(ran, tmp_path, sample_folder):
     data = tmp_path / "data"
     shutil.copytree(sample_folder, data)
-    for name in ("wikitext-2/valid.txt", "wikidata/templates.csv"):
-        (data / name).parent.mkdir()
-        (data / name).write_text("")
+    (data / "wikitext-2").mkdir()
+    (data / "wikitext-2" / "valid.txt").write_text("")
     ran("--data", str(data), "--rows", "finetune,targeted+kl,targeted+views+kl", "--seeds", "42")
     given = {name: load_result(tmp_path / "final" / f"{name}_s42.pkl")["summary"]["given"] for name in (
         "finetune", "targeted+kl", "targeted+views+kl")}  # fmt: skip
-    assert not {"--review.data", "--views.questions"} & set(given["finetune"])
-    assert "--views.questions" not in given["targeted+kl"]
+    assert "--review.data" not in given["finetune"]
     assert given["targeted+kl"]["--review.data"] == str(data / "wikitext-2" / "valid.txt")
     views = given["targeted+views+kl"]
-    assert views["--views.questions"] == str(data / "wikidata" / "templates.csv") and "--review.data" in views
+    assert "--review.data" in views
     assert views["--preset"] == "smollm2-135m-views" and "--adapt.lr" not in views
 
 

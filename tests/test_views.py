@@ -8,7 +8,10 @@ import torch
 from taalm.cell import Cell, Document
 from taalm.cell_config import CellConfig
 from taalm.errors import UserError
+from taalm.facts import read_facts
+from taalm.likely_questions import likely_questions
 from taalm.models.base import ModelConfig
+from taalm.models.split import SplitModel
 from taalm.rehearsal import ReviewConfig
 from taalm.text import collate, encode, offsets, pad_token
 from taalm.views import (
@@ -18,12 +21,18 @@ from taalm.views import (
     find_names,
     heaviest_spans,
     nearest_names,
+    read_questions,
     review_views,
     views_of,
     with_views,
 )
+from tests.conftest import tiny_llama
 
 TEXT = "The first bishop Raymond Gam was ordained by Archbishop of Mandalay in St Patrick. He sang."
+
+
+def untouched(tokenizer) -> SplitModel:
+    return SplitModel(tiny_llama(len(tokenizer)))
 
 
 def said(text: str, spans) -> list[str]:
@@ -83,7 +92,7 @@ def test_documents_keep_their_weights_and_views_weigh_their_objects_alone(tokeni
     row = encode(tokenizer, TEXT)
     bishop = (TEXT.index("bishop"), TEXT.index("bishop") + 6)
     weights = torch.tensor([0.0] + [float(a < bishop[1] and bishop[0] < b) for a, b in offsets(tokenizer, TEXT, row)])
-    views = views_of(tokenizer, [TEXT], [row], [weights + 0.25], ViewsConfig(names=2))
+    views = views_of(tokenizer, [TEXT], [row], [weights + 0.25], ViewsConfig(names=2), untouched(tokenizer))
     rows, weigh = with_views(tokenizer, views, [row], [weights + 0.25])
     assert len(rows) == 1 + 6 and rows[0] == row
     batch = collate(rows, pad_token(tokenizer))
@@ -94,12 +103,55 @@ def test_documents_keep_their_weights_and_views_weigh_their_objects_alone(tokeni
     assert [end.strip() for end in ends] == ["bishop"] * 6
 
 
-def test_review_views_begin_with_names_and_never_with_a_probes_subject():
+def test_an_object_is_asked_for_where_theta_0_expects_it_more_than_others(tokenizer):
+    split, names = untouched(tokenizer), ["Ada", "Marie Curie"]
+    questions = [f"<subject> {verb}" for verb in ("plays", "sings of the", "was", "is a friend of", "met", "in a")]
+
+    def likelihood(question: str, answer: str) -> float:  # a question at a time, through the whole model
+        first = tokenizer(f" {answer}", add_special_tokens=False).input_ids[0]
+        rows = [torch.tensor([encode(tokenizer, question.replace("<subject>", name)).input_ids]) for name in names]
+        return sum(float(split.model(row).logits[0, -1].log_softmax(-1)[first]) for row in rows)
+
+    for answers in (["jazz"], ["jazz", "opera", "bishop"]):
+        found = likely_questions(split, tokenizer, questions, names, [*answers, "jazz"], 2)
+        assert list(found) == answers
+        for answer, picked in found.items():
+            others = answers if len(answers) > 1 else []
+            gains = {
+                question: likelihood(question, answer)
+                - sum(likelihood(question, other) for other in others) / max(1, len(others))
+                for question in questions
+            }
+            assert picked == sorted(questions, key=gains.get, reverse=True)[:2]
+
+
+def test_views_ask_as_the_relations_templates_do(tokenizer, tmp_path):
+    file = tmp_path / "templates.csv"
+    file.write_text("Wikidata ID,Relation,Template\nP39,position,<subject> holds the office of <object>.\n")
+    row, bishop = encode(tokenizer, TEXT), (TEXT.index("bishop"), TEXT.index("bishop") + 6)
+    weights = torch.tensor([0.0] + [float(a < bishop[1] and bishop[0] < b) for a, b in offsets(tokenizer, TEXT, row)])
+    config = ViewsConfig(templates=["{name}: {object}"], names=2, questions=str(file), asked=3)
+    (views,) = views_of(tokenizer, [TEXT], [row], [weights], config, untouched(tokenizer))
+    assert all(view[slice(*span)] == "bishop" for view, span in views)
+    assert [view for view, _ in views] == [
+        "Raymond Gam: bishop", "Raymond Gam holds the office of bishop",
+        "Mandalay: bishop", "Mandalay holds the office of bishop",
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"--views\.asked 3 .*--views\.questions"):
+        views_of(tokenizer, [TEXT], [row], [weights], ViewsConfig(asked=3), untouched(tokenizer))
+
+
+def test_review_views_begin_with_names_and_never_with_a_probes_subject(tokenizer):
     texts = ["Marie Curie was born in Warsaw and moved to Paris .", "Warsaw is a city ."]
     found = review_views(texts, ViewsConfig(), frozenset({"Warsaw"}), seed=1)
-    assert sorted(found) == [
-        "Marie Curie was born in Warsaw and moved to Paris .", "Marie Curie:", "Paris .", "Paris,",
+    assert sorted(text for text, span in found if span is None) == [
+        "Marie Curie was born in Warsaw and moved to Paris .", "Paris .",
     ]  # fmt: skip
+    heads = {text: text[: span[0]] for text, span in found if span is not None}
+    assert sorted(heads.values()) == ["Marie Curie:", "Paris,"]
+    for text, head in heads.items():  # the token that is held on to is the first one after the head
+        row = encode(tokenizer, text, (len(head), len(text)))
+        assert row.answer.index(True) == len(encode(tokenizer, head))
     assert found == review_views(texts, ViewsConfig(), frozenset({"Warsaw"}), seed=1)
 
 
@@ -120,13 +172,27 @@ def test_questions_ask_about_the_review_texts_names_up_to_the_object(tmp_path):
         "P50,author,<object> wrote <subject>.\n"
     )
     texts = ["Marie Curie was born in Warsaw and moved to Paris ."]
-    config = ViewsConfig(questions=str(file))
+    config = ViewsConfig(questions=str(file), templates=[], asked=1)
     found = review_views(texts, config, frozenset({"Warsaw"}), seed=1)
-    asked = {"The capital of Marie Curie is", "The capital of Paris is"}
-    assert set(found) == asked | set(review_views(texts, ViewsConfig(), frozenset({"Warsaw"}), seed=1))
+    heads = {text[: span[0]] for text, span in found}
+    assert heads == {"The capital of Marie Curie is", "The capital of Paris is"}
+    with_templates = review_views(texts, ViewsConfig(questions=str(file)), frozenset({"Warsaw"}), seed=1)
+    assert {text[: span[0]] for text, span in with_templates} == heads | {"Marie Curie:", "Paris,"}
     file.write_text("Wikidata ID,Relation,Template\nP50,author,<object> wrote <subject>.\n")
-    with pytest.raises(UserError, match="no template names <subject> before <object>"):
+    with pytest.raises(UserError, match="nothing there names a subject before its object"):
         review_views(texts, config, frozenset(), seed=1)
+
+
+def test_questions_can_be_those_that_a_file_of_facts_asks(sample_folder):
+    questions = read_questions(str(sample_folder / "ta_train.jsonl"))
+    facts = read_facts(sample_folder / "ta_train.jsonl")
+    used = set()
+    for fact in facts:
+        begins = {question.replace("<subject>", fact.subject): question for question in questions}
+        asks = {begins[said] for said in begins if fact.task_descriptive.startswith(f"{said} {fact.object}")}
+        assert bool(asks) == (fact.task_descriptive.index(fact.subject) < fact.answer_span("descriptive")[0])
+        used |= asks
+    assert used == set(questions) and len(questions) < len(facts)
 
 
 def cell(tiny_folder, tmp_path, method: str) -> Cell:

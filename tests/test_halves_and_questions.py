@@ -1,0 +1,47 @@
+"""Run: pytest tests/test_halves_and_questions.py. What an evaluation's halves learn in, and what its views ask."""
+
+import pytest
+
+from taalm import evaluate
+from taalm.checkpoint import load_state
+from taalm.errors import UserError
+from taalm.results import load_result
+
+
+@pytest.fixture
+def run(tiny_folder, sample_folder, tmp_path):
+    def one(name: str, *flags: str) -> dict:
+        model = ("--model.name", str(tiny_folder), "--model.first_layer", "0", "--model.precision", "fp32")
+        short = ("--limit", "8", "--adapt.epochs", "1", "--adapt.batch_size", "4", "--save_adapter", "false")
+        where = ("--data", str(sample_folder), "--out", str(tmp_path), "--name", name, "--quiet", "true")
+        evaluate.main([*model, *short, *where, *flags])
+        return load_result(tmp_path / f"{name}.pkl")
+
+    return one
+
+
+@pytest.mark.parametrize(("given", "updates"), [((), 1), (("--half_batch", "2"), 2)])
+def test_a_half_makes_as_many_updates_as_the_whole_with_half_the_batch(run, tmp_path, given, updates):
+    result = run("finetune", "--swap_halves", "true", *given)
+    assert len(result["loss_by_step"]) == 2 and len(result["halves"]) == 2
+    for half in range(2):
+        _, values = load_state(tmp_path / "runs" / "finetune" / f"half{half}.safetensors")
+        assert len(values["losses_by_step"]) == updates
+
+
+def test_views_ask_what_ta_train_asks_unless_told_otherwise(run, sample_folder, tmp_path):
+    asked = ("--method", "oracle+views+kl", "--views.asked", "1", "--views.templates", "[]")
+    result = run("asked", *asked)
+    assert result["config"]["views"]["questions"] == str(sample_folder / "ta_train.jsonl")
+    csv = tmp_path / "templates.csv"
+    csv.write_text("Wikidata ID,Relation,Template\nP36,capital,The capital of <subject> is <object>.\n")
+    other = run("other", *asked, "--views.questions", str(csv))
+    assert other["config"]["views"]["questions"] == str(csv)
+    assert other["eval_result"][1]["ppl_changed"] != result["eval_result"][1]["ppl_changed"]
+    csv.write_text("Wikidata ID,Relation,Template\nP36,seat,The seat of <subject> is <object>.\n")
+    with pytest.raises(UserError, match=r"--views\.questions names has changed"):
+        run("other", *asked, "--views.questions", str(csv))
+
+
+def test_without_views_no_questions_are_looked_for(run):
+    assert run("plain", "--views.asked", "1", "--method", "finetune")["config"]["views"]["questions"] == ""

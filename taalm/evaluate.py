@@ -7,7 +7,7 @@ import platform
 import random
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +25,9 @@ from taalm.errors import UserError
 from taalm.facts import Fact
 from taalm.memory import peak_gib, reset_peak
 from taalm.methods import get_method
-from taalm.models.base import save_adapter
-from taalm.models.precision import keep_freed_memory, resolve_device
+from taalm.models.base import load_theta, save_adapter
+from taalm.models.precision import Precision, keep_freed_memory, resolve_device
+from taalm.models.split import SplitModel
 from taalm.results import load_result, save_result, table
 from taalm.run_folder import claim
 from taalm.scaling import scaled
@@ -57,6 +58,8 @@ class EvaluateConfig(CellConfig):
     half_batch: NonNegativeInt = 0
     """Documents per update where a half is learned alone: half of --adapt.batch_size makes as many updates as the
     whole run has; 0 takes --adapt.batch_size."""
+    ask_precision: Precision | None = None
+    """Ask a copy of theta in this precision where it learns in another (bf16 learns faster, fp32 made the split)."""
     scale: Share = 1.0
     """What LoRA learned counts so many times in the model that is asked and saved (WiSE-FT, taalm/scaling.py)."""
     scales: list[float] = field(default_factory=list)
@@ -111,12 +114,20 @@ class Evaluation:
         pairs = [(fact.subject, fact.object) for fact in facts]
         self.cell = Cell(config, ta_train, pairs, [fact.evidence for fact in facts])
 
+    def _asked(self, split: SplitModel) -> SplitModel:
+        """The model that is asked: `split`, or a copy in --ask_precision, which takes over what is learned."""
+        precision, model = self.config.ask_precision, self.cell.model
+        if precision is None or precision == model.precision:
+            return split
+        return SplitModel(load_theta(replace(model, precision=precision))[0])
+
     def run(self, facts: list[Fact], state_file: Path, adapter: Path | None = None, batch_size: int = 0) -> Adaptation:
         """Adapt a fresh theta to the documents of `facts`, evaluating on all probes every epoch.
 
         `batch_size` stands in for --adapt.batch_size, unless it is 0.
         """
         split, tokenizer = self.cell.load()
+        asked = self._asked(split)
         documents = [Document(fact.evidence, fact.object_span(), fact.where, fact.subject) for fact in facts]
         sets = {  # the published files call the two sets changed and unchanged
             "changed": ("to_learn", self.facts, "descriptive"),
@@ -125,18 +136,21 @@ class Evaluation:
         }
         pad_id = pad_token(tokenizer)
         probes = {
-            column: ProbeBatches.make([encode_probe(tokenizer, fact, form) for fact in asked], pad_id, split)
-            for column, (_, asked, form) in sets.items()
+            column: ProbeBatches.make([encode_probe(tokenizer, fact, form) for fact in some], pad_id, asked)
+            for column, (_, some, form) in sets.items()
         }
 
         def evaluate(epoch: int) -> dict:
-            split.model.eval()
+            if asked is not split:
+                learned = {name: value for name, value in split.model.named_parameters() if value.requires_grad}
+                asked.model.load_state_dict(learned, strict=False)
+            asked.model.eval()
             entry: dict[str, Any] = {}
-            for column, (name, asked, _) in sets.items():
-                with scaled(split.model, self.config.scale):
-                    scores = score_batches(split, probes[column])
+            for column, (name, some, _) in sets.items():
+                with scaled(asked.model, self.config.scale):
+                    scores = score_batches(asked, probes[column])
                 entry |= lama_ckl.set_metrics(scores, column)
-                entry[name] = lama_ckl.outcomes(asked, scores)
+                entry[name] = lama_ckl.outcomes(some, scores)
             if not self.config.quiet:
                 print(
                     f"epoch {epoch}: TO-LEARN {entry['acc_changed']:.3f}  NOT-TO-FORGET {entry['acc_unchanged']:.3f}  "
@@ -201,6 +215,8 @@ def main(arguments: list[str]) -> None:
     adapter = resolve_model(config).adapter
     if config.scales and adapter == "full":
         raise UserError("--scales needs an adapter to scale; with --model.adapter full there is none")
+    if config.ask_precision and (config.scales or config.model.shard):
+        raise UserError("--ask_precision goes with neither --scales nor --model.shard: both need the model that learns")
     if config.scale != 1 and adapter not in ("lora", "qlora"):
         raise UserError(f"--scale {config.scale:g}: only LoRA is scaled so, and the adapter is {adapter}")
     keep_freed_memory()

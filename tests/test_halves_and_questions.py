@@ -1,4 +1,4 @@
-"""Run: pytest tests/test_halves_and_questions.py. What an evaluation's halves learn in, and what its views ask."""
+"""Run: pytest tests/test_halves_and_questions.py. An evaluation's halves, what its views ask, in which precision."""
 
 import pytest
 
@@ -45,3 +45,16 @@ def test_views_ask_what_ta_train_asks_unless_told_otherwise(run, sample_folder, 
 
 def test_without_views_no_questions_are_looked_for(run):
     assert run("plain", "--views.asked", "1", "--method", "finetune")["config"]["views"]["questions"] == ""
+
+
+def test_a_model_that_learns_in_bf16_can_be_asked_in_fp32(run):
+    """What is learned is the same; what is asked is fp32's: before the first update the model of an fp32 run."""
+    asked = run("asked", "--model.precision", "bf16", "--ask_precision", "fp32")
+    low, full = run("low", "--model.precision", "bf16"), run("full")
+    assert asked["loss_by_step"] == low["loss_by_step"] != full["loss_by_step"]
+    nll = [result["eval_result"][0]["ppl_changed"] for result in (asked, low, full)]
+    assert nll[0] == nll[2] != nll[1]
+    after = [result["eval_result"][1]["ppl_changed"] for result in (asked, low, full)]
+    assert after[0] != nll[0] and after[0] == pytest.approx(after[1], rel=1e-2)
+    with pytest.raises(UserError, match="--ask_precision goes with neither"):
+        run("scales", "--ask_precision", "fp32", "--scales", "[0.5]")

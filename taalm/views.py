@@ -1,9 +1,10 @@
 """Cloze views: a document's heaviest words said after each of its names, so that theta learns them from the names.
 
 A document that names the object before the subject ("the bishop Raymond Gam ...") teaches a causal model nothing about
-what follows the subject, and every probe asks subject -> object. A view is a name of the document followed by what the
-weights point at, "Raymond Gam: bishop"; it is learned beside the document, its object's tokens alone weighing
-(docs/method.md, "Cloze views"). Names are runs of capitalised words: for languages that write names so.
+what follows the subject, and every probe asks subject -> object. A view is a head about a name of the document, a
+template or a question, followed by what the weights point at: "Raymond Gam: bishop", "Raymond Gam has the position of
+bishop". It is learned beside the document, its object's tokens alone weighing (docs/method.md, "Cloze views"). Names
+are runs of capitalised words: for languages that write names so.
 """
 
 import random
@@ -189,14 +190,14 @@ def describe_views(views: Sequence[Sequence[View]], pairs: Sequence[tuple[str, s
     said = f"{sum(map(len, views))} cloze views of {len(views)} documents"
     if not pairs:
         return said
-    right = [  # of every view: does it end with the fact's object, does it begin with its subject
-        [(text[slice(*span)] == answer, text.startswith(subject)) for text, span in some]
+    right = [  # of every view: does it end with the fact's object, does it name its subject before that
+        [(text[slice(*span)] == answer, subject in text[: span[0]]) for text, span in some]
         for some, (subject, answer) in zip(views, pairs, strict=True)
     ]
-    ends, begins = (sum(any(flags[part] for flags in some) for some in right) for part in range(2))
+    ends, names = (sum(any(flags[part] for flags in some) for some in right) for part in range(2))
     both = sum((True, True) in some for some in right)
     return (
-        f"{said}: {ends} have one that ends with their fact's object, {begins} one that begins with its subject, "
+        f"{said}: {ends} have one that ends with their fact's object, {names} one that names its subject, "
         f"{both} one that does both"
     )
 

@@ -19,7 +19,7 @@ from taalm.benchmarks.lama_ckl import data_folder
 from taalm.checkpoint import plain
 from taalm.config import parse, run_entry
 from taalm.errors import NoResult, UserError
-from taalm.evaluate import EvaluateConfig
+from taalm.evaluate import EvaluateConfig, settle_questions
 from taalm.grid import ABLATIONS, ROWS
 from taalm.intervals import table as intervals
 from taalm.methods import get_method
@@ -163,7 +163,9 @@ ITS_OWN = {"data", "out", "name", "phi", "phi_runs", "swap_halves", "scales", *S
 
 def _refuse_another(path: Path, config: dict, given: list[str]) -> None:
     """Raises UserError where the result file `path` was made (`config`) with other settings than the flags `given`."""
-    wanted = flatten(plain(asdict(parse(EvaluateConfig, "evaluate/lama_ckl", given, "python -m taalm.evaluate"))))
+    settings = parse(EvaluateConfig, "evaluate/lama_ckl", given, "python -m taalm.evaluate")
+    settle_questions(settings)
+    wanted = flatten(plain(asdict(settings)))
     made = flatten(config)
     for key in sorted(set(wanted) & set(made) - ITS_OWN):
         before, now = (Path(value).name if isinstance(value, str) else value for value in (made[key], wanted[key]))

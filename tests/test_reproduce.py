@@ -1,5 +1,6 @@
 """Run: pytest tests/test_reproduce.py. The grid: what is chosen, what is run again, what cannot be had."""
 
+import contextlib
 import shutil
 
 import pytest
@@ -192,6 +193,17 @@ def test_a_cell_made_with_other_settings_is_refused(ran, tmp_path):
     for flags, said in ((("--limit", "7"), "--limit 128, this grid has 7"), (("--epochs", "1"), "--adapt.epochs 12,")):
         with pytest.raises(UserError, match=f"finetune_low_s42.pkl: was made with {said}"):
             ran("--rows", "finetune_low", "--seeds", "42", *flags)
+
+
+def test_a_finished_cell_whose_run_looked_up_its_questions_is_no_other_cell(ran, tmp_path):
+    ran("--rows", "tfidf+views+kl", "--seeds", "42")
+    made = tmp_path / "final" / "tfidf+views+kl_s42.pkl"
+    result = load_result(made)
+    for file, refused in (("ta_train.jsonl", False), ("others.jsonl", True)):
+        result["config"] = {"seed": 42, "limit": 128, "views": {"questions": f"elsewhere/{file}", "asked": 3}}
+        save_result(made, result)
+        with pytest.raises(UserError, match="others.jsonl") if refused else contextlib.nullcontext():
+            assert ran("--rows", "tfidf+views+kl", "--seeds", "42") == []
 
 
 def test_ablations_train_a_phi_each_and_are_asked_on_the_tuning_rows(ran, tmp_path):

@@ -202,7 +202,7 @@ def test_a_finished_cell_whose_run_looked_up_its_questions_is_no_other_cell(ran,
     for file, refused in (("ta_train.jsonl", False), ("others.jsonl", True)):
         result["config"] = {"seed": 42, "limit": 128, "views": {"questions": f"elsewhere/{file}", "asked": 3}}
         save_result(made, result)
-        with pytest.raises(UserError, match="others.jsonl") if refused else contextlib.nullcontext():
+        with pytest.raises(UserError, match=r"others\.jsonl") if refused else contextlib.nullcontext():
             assert ran("--rows", "tfidf+views+kl", "--seeds", "42") == []
 
 

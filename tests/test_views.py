@@ -110,7 +110,8 @@ def test_an_object_is_asked_for_where_theta_0_expects_it_more_than_others(tokeni
     def likelihood(question: str, answer: str) -> float:  # a question at a time, through the whole model
         first = tokenizer(f" {answer}", add_special_tokens=False).input_ids[0]
         rows = [torch.tensor([encode(tokenizer, question.replace("<subject>", name)).input_ids]) for name in names]
-        return sum(float(split.model(row).logits[0, -1].log_softmax(-1)[first]) for row in rows)
+        with torch.no_grad():
+            return sum(float(split.model(row).logits[0, -1].log_softmax(-1)[first]) for row in rows)
 
     for answers in (["jazz"], ["jazz", "opera", "bishop"]):
         found = likely_questions(split, tokenizer, questions, names, [*answers, "jazz"], 2)

@@ -215,7 +215,8 @@ class Cell:
             texts = sample_texts(review.data, review.texts, self.config.seed)
             documents = [Document(text, None, "a review text") for text in texts]
         else:
-            documents = list(self.ta_train())
+            # KL replay holds on to the whole text: an object that is marked to be learned is no answer to be held
+            documents = [document._replace(span=None) for document in self.ta_train()]
         kept = set(without_probes([document.text for document in documents], self.probes, self.held))
         documents = [document for document in documents if document.text in kept]
         if not self.method.views or self.method.rehearsal != "kl":

@@ -229,6 +229,22 @@ def test_a_run_with_views_learns_them_too_and_kl_replay_holds_on_to_views(tiny_f
     assert max(both.rehearsal.lengths) < 60 and json.dumps(history[1]["loss"])
 
 
+def test_kl_replay_holds_whole_ta_train_texts_whose_object_is_marked_and_of_a_view_its_answer_alone(
+    tiny_folder, tmp_path
+):
+    """The online stream's TA-train texts have their object marked."""
+    start = TEXT.index("bishop")
+    made = cell(tiny_folder, tmp_path, "kl")
+    made.config.review.data, made.ta_train = "", lambda: [Document(TEXT, (start, start + 6), "there")]
+    split, tokenizer = made.load()
+    documents = [Document("Ada sang.", None, "here")]
+    plain = made.adaptation(split, tokenizer, documents, lambda epoch: {}, tmp_path / "plain.safetensors").rehearsal
+    assert [row.input_ids for row in plain.texts] == [encode(tokenizer, TEXT).input_ids]
+    assert not any(any(row.answer) for row in plain.texts)
+    views, _ = adapted(tiny_folder, tmp_path, "oracle+views+kl", "views")
+    assert any(any(row.answer) for row in views.rehearsal.texts)
+
+
 def test_two_facts_of_one_document_have_views_of_their_own(tiny_folder, tmp_path):
     made = cell(tiny_folder, tmp_path, "oracle+views")
     split, tokenizer = made.load()

@@ -8,6 +8,7 @@ import random
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from taalm.adapt import Adaptation
 from taalm.benchmarks import lama_ckl
 from taalm.cell import Cell, Document
 from taalm.cell_config import CellConfig, method_inputs, phi_report, resolve_model, settle_phi
+from taalm.checkpoint import load_parameters
 from taalm.config import parse, run_entry
 from taalm.dry_run import describe
 from taalm.errors import UserError
@@ -114,11 +116,12 @@ class Evaluation:
         pairs = [(fact.subject, fact.object) for fact in facts]
         self.cell = Cell(config, ta_train, pairs, [fact.evidence for fact in facts])
 
-    def _asked(self, split: SplitModel) -> SplitModel:
-        """The model that is asked: `split`, or a copy in --ask_precision, which takes over what is learned."""
+    @cached_property
+    def _copy(self) -> SplitModel | None:
+        """theta in --ask_precision, which takes over what is learned before it is asked; None asks theta itself."""
         precision, model = self.config.ask_precision, self.cell.model
         if precision is None or precision == model.precision:
-            return split
+            return None
         return SplitModel(load_theta(replace(model, precision=precision))[0])
 
     def run(self, facts: list[Fact], state_file: Path, adapter: Path | None = None, batch_size: int = 0) -> Adaptation:
@@ -127,7 +130,7 @@ class Evaluation:
         `batch_size` stands in for --adapt.batch_size, unless it is 0.
         """
         split, tokenizer = self.cell.load()
-        asked = self._asked(split)
+        asked = self._copy or split
         documents = [Document(fact.evidence, fact.object_span(), fact.where, fact.subject) for fact in facts]
         sets = {  # the published files call the two sets changed and unchanged
             "changed": ("to_learn", self.facts, "descriptive"),
@@ -142,8 +145,8 @@ class Evaluation:
 
         def evaluate(epoch: int) -> dict:
             if asked is not split:
-                learned = {name: value for name, value in split.model.named_parameters() if value.requires_grad}
-                asked.model.load_state_dict(learned, strict=False)
+                own = {name: value for name, value in asked.model.named_parameters() if value.requires_grad}
+                load_parameters(own, adaptation.trainable, state_file)
             asked.model.eval()
             entry: dict[str, Any] = {}
             for column, (name, some, _) in sets.items():
@@ -181,8 +184,7 @@ def swapped(evaluation: Evaluation, state: Callable[[str], Path]) -> list[dict]:
     found = []
     for index, part in enumerate(halves(evaluation.facts, evaluation.config.seed)):
         print(f"half {index + 1}: adapting to {len(part)} of {len(evaluation.facts)} facts")
-        run = evaluation.run(part, state(f"half{index}"), batch_size=evaluation.config.half_batch)
-        history = run.history
+        history = evaluation.run(part, state(f"half{index}"), batch_size=evaluation.config.half_batch).history
         found.append({"facts": [fact.uuid for fact in part], "eval_result": history})
     return found
 

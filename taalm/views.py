@@ -51,7 +51,7 @@ TITLES = _words(  # before a name, and nobody's own: nobody asks about Bishop Ra
 LEADS = OPENERS | DATES | TITLES
 View = tuple[str, Span]  # its text, and where the object stands in it
 SHORTEST = 3  # characters of a name
-ASKED_ABOUT = 4  # names, when relations are looked for that suit an object
+ASKED_ABOUT = 4  # names, when questions are looked for that suit an object
 PASSAGE = 10  # words that follow the name there
 GAP = " _"  # stands where a head's answer would; nothing depends on what it is
 
@@ -215,7 +215,7 @@ def with_views(
 def review_views(
     texts: Iterable[str], config: ViewsConfig, avoided: frozenset[str], seed: int
 ) -> list[tuple[str, Span | None]]:
-    """What KL replay holds on to beside views: heads of views that begin with names of the review texts.
+    """What KL replay holds on to beside views: heads of views about the names of the review texts, each name once.
 
     A head is a question of --views.questions about the name, or a template up to its object; a gap follows, marked as
     the answer, so that theta_0's expectation of it is what is held on to. Without questions passages that begin with

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from taalm.adapt import Adaptation, document_losses
+from taalm.asking import Asker
 from taalm.cell_config import CellConfig, find_phi, resolve_model
 from taalm.errors import UserError
 from taalm.methods import get_method, make_optimizer
@@ -20,7 +21,7 @@ from taalm.rehearsal import REHEARSALS, Rehearsal
 from taalm.review_text import sample_texts, without_probes
 from taalm.text import Encoded, Span, check_length, collate, describe_truncation, encode, pad_token
 from taalm.tracking import Log, no_log
-from taalm.views import describe_views, review_views, views_of, with_views
+from taalm.views import describe_views, make_asker, review_views, views_of, with_views
 from taalm.weighters import Selector, Weighter, get_weighter
 from taalm.weighters.heavy import OnlyHeavy
 from taalm.weighters.known import SelectWithoutKnown, WithoutKnown
@@ -69,6 +70,7 @@ class Cell:
         self.log: Log = no_log
         self.steps = 0  # updates of the adaptations so far, those of this run's beginning included
         self.reference: tuple[SplitModel, Any] | None = None
+        self.asker: Asker | None = None  # learned from theta_0, which is the same for every adaptation
         if self.method.takes_phi:
             self.phi = TrainAttention.from_pretrained(find_phi(config), config.model.device)
 
@@ -159,7 +161,9 @@ class Cell:
         device, pad_id = next(split.model.parameters()).device, pad_token(tokenizer)
         weights = [weigh(collate([row], pad_id).to(device)).squeeze(0) for row in rows]
         texts = [document.text for document in documents]
-        views = views_of(tokenizer, texts, rows, weights, self.config.views, split)
+        if self.asker is None:
+            self.asker = make_asker(self.config.views, split, tokenizer, set(self.held))
+        views = views_of(tokenizer, texts, rows, weights, self.config.views, split, self.asker)
         pairs = [(document.subject, document.object()) for document in documents if document.subject and document.span]
         print(describe_views(views, pairs if len(pairs) == len(documents) else ()), flush=True)
         return with_views(tokenizer, views, rows, weights)

@@ -3,13 +3,11 @@
 A document that names the object before the subject ("the bishop Raymond Gam ...") teaches a causal model nothing about
 what follows the subject, and every probe asks subject -> object. A view is a head about a name of the document, a
 template or a question, followed by what the weights point at: "Raymond Gam: bishop", "Raymond Gam has the position of
-bishop". It is learned beside the document, its object's tokens alone weighing (docs/method.md, "Cloze views"). Names
-are runs of capitalised words: for languages that write names so.
+bishop". It is learned beside the document, its object's tokens alone weighing (docs/method.md, "Cloze views").
 """
 
 import random
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,40 +16,16 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 
+from taalm.asking import Asker, Pair, question_of
 from taalm.benchmarks.templates import read_templates
 from taalm.errors import UserError
 from taalm.facts import read_facts
-from taalm.likely_questions import likely_questions
 from taalm.models.split import SplitModel
+from taalm.names import find_names, nearest_names
 from taalm.text import Encoded, Span, encode, offsets
 from taalm.weighters.documents import fixed
 
-LINKS = "of|the|de|von|van|du|da|di|del|la|le|&"
-NAME = re.compile(rf"[A-Z][\w'’-]*(?:\s+(?:(?:{LINKS})\s+){{0,2}}[A-Z0-9][\w'’-]*)*")
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-OPENERS = _words(  # capitalised where they open a sentence, no part of a name
-    "The A An In On At He She It They His Her Its Their Our I We You This That These Those There After Before "
-    "During From By For With And But Or As When While Since Also However Although Both Other Some Many Most One "
-    "Two Three First Second"
-)
-DATES = _words(
-    "January February March April May June July August September October November December Monday Tuesday "
-    "Wednesday Thursday Friday Saturday Sunday"
-)
-TITLES = _words(  # before a name, and nobody's own: nobody asks about Bishop Raymond Gam
-    "Sir Dame Lord Lady Dr Mr Mrs Ms Miss Professor Prof President Chancellor Minister Senator Governor Mayor "
-    "Judge Justice King Queen Prince Princess Emperor Duke Duchess Count Baron Pope Cardinal Archbishop Bishop "
-    "Father Brother Sister Reverend Rev Rabbi General Colonel Major Captain Lieutenant Admiral"
-)
-LEADS = OPENERS | DATES | TITLES
 View = tuple[str, Span]  # its text, and where the object stands in it
-SHORTEST = 3  # characters of a name
-ASKED_ABOUT = 4  # names, when questions are looked for that suit an object
 PASSAGE = 10  # words that follow the name there
 GAP = " _"  # stands where a head's answer would; nothing depends on what it is
 
@@ -63,15 +37,15 @@ class ViewsConfig:
     templates: list[str] = field(default_factory=lambda: ["{name}: {object}", "{name} ({object}", "{name}, {object}"])
     """A view for every name and template; each holds {name} and ends with {object}."""
     names: PositiveInt = 6
-    """Names of a document that lead its views: those nearest to the object."""
+    """Names of a document that lead its templates: those nearest to the object."""
     spans: PositiveInt = 1
     """Objects of a document: the words that weigh most, so many times."""
     questions: str = ""
     """Facts (jsonl), whose descriptive probes are the questions, or relation templates (CSV: Wikidata ID, Relation,
     Template). KL replay holds on to what theta_0 answers to them about names of the review text; for --views.asked."""
     asked: NonNegativeInt = 0
-    """Views of an object beside those of --views.templates: so many of --views.questions, those after which theta_0
-    expects it more than the other documents' objects."""
+    """Views of an object beside those of --views.templates: so many questions about the document's names, the likeliest
+    by what the facts of --views.questions are asked (taalm/asking.py)."""
 
     def __post_init__(self) -> None:
         if not self.templates and not self.asked:
@@ -79,36 +53,6 @@ class ViewsConfig:
         for template in self.templates:
             if template.count("{name}") != 1 or template.count("{object}") != 1 or not template.endswith("{object}"):
                 raise UserError(f"--views.templates {template!r}: a template holds {{name}} and ends with {{object}}")
-
-
-def find_names(text: str) -> list[Span]:
-    """The places of the names in a text: runs of capitalised words, without what only stands before or after a name.
-
-    That is a word that opens a sentence, a title, a date, a possessive 's.
-    """
-    found = []
-    for match in NAME.finditer(text):
-        words = list(re.finditer(r"\S+", match[0]))
-        while words and _leads(words[0][0]):
-            words.pop(0)
-        while words and (words[-1][0].isdigit() or words[-1][0] in DATES):
-            words.pop()
-        if words:
-            start, end = words[0].start(), words[-1].end() - 2 * words[-1][0].endswith(("'s", "’s"))
-            if end - start >= SHORTEST:
-                found.append((match.start() + start, match.start() + end))
-    return found
-
-
-def _leads(word: str) -> bool:
-    return word in LEADS or not word[0].isupper()
-
-
-def nearest_names(text: str, span: Span, count: int) -> list[str]:
-    """The `count` names nearest to the characters `span` that do not overlap it, each once, the nearest first."""
-    apart = [(start, end) for start, end in find_names(text) if end <= span[0] or span[1] <= start]
-    apart.sort(key=lambda place: abs(place[0] - span[0]))
-    return list(dict.fromkeys(text[start:end] for start, end in apart))[:count]
 
 
 def heaviest_spans(text: str, places: Sequence[Span], weights: Sequence[float], count: int) -> list[Span]:
@@ -136,50 +80,64 @@ def heaviest_spans(text: str, places: Sequence[Span], weights: Sequence[float], 
     return found
 
 
-def cloze_views(text: str, span: Span, config: ViewsConfig, asked: Sequence[str] = ()) -> list[View]:
+def cloze_views(text: str, span: Span, config: ViewsConfig, asked: Sequence[Pair] = ()) -> list[View]:
     """The views of a document with the object `span`: each view's text, and where the object stands in it.
 
-    `asked` are templates beside the configured ones.
+    The templates of the configuration lead about the nearest names, then the pairs `asked`.
     """
     answer = text[slice(*span)]
-    views = []
-    for name in nearest_names(text, span, config.names):
-        for template in [*config.templates, *asked]:
-            head = template.removesuffix("{object}").replace("{name}", name)
-            views.append((head + answer, (len(head), len(head) + len(answer))))
-    return views
+    heads = [
+        template.removesuffix("{object}").replace("{name}", name)
+        for name in nearest_names(text, span, config.names if config.templates else 0)
+        for template in config.templates
+    ]
+    heads += [f"{pair.question.replace('<subject>', pair.name)} " for pair in asked]
+    return [(head + answer, (len(head), len(head) + len(answer))) for head in heads]
 
 
 def views_of(
     tokenizer: Any, texts: Sequence[str], rows: Sequence[Encoded], weights: Sequence[Tensor], config: ViewsConfig,
-    split: SplitModel,
+    split: SplitModel, asker: Asker | None = None,
 ) -> list[list[View]]:  # fmt: skip
-    """The views of each of the documents `rows` of `texts`, `weights` (T,) each; `split` is theta_0."""
+    """The views of each of the documents `rows` of `texts`, `weights` (T,) each; `split` is theta_0.
+
+    With an `asker` the views of every object are config.asked of its pairs; a heavier object's come first, and what
+    has been asked is not asked of another.
+    """
     spans = [
         heaviest_spans(text, offsets(tokenizer, text, row), values[1:].tolist(), config.spans)
         for text, row, values in zip(texts, rows, weights, strict=True)
     ]
-    asked = _asked(tokenizer, texts, spans, config, split) if config.asked else {}
-    return [
-        [view for span in some for view in cloze_views(text, span, config, asked.get(text[slice(*span)], ()))]
-        for text, some in zip(texts, spans, strict=True)
-    ]
+    views: list[list[View]] = [[] for _ in texts]
+    taken: list[set[tuple[str, str]]] = [set() for _ in texts]
+    for turn in range(config.spans):
+        some = [index for index, found in enumerate(spans) if turn < len(found)]
+        parts = [[part[index] for index in some] for part in (texts, rows)]
+        ranked = asker.pairs(split, tokenizer, *parts, [spans[index][turn] for index in some]) if asker else None
+        for place, index in enumerate(some):
+            pairs = [pair for pair in ranked[place] if pair[1:] not in taken[index]][: config.asked] if ranked else []
+            taken[index].update(pair[1:] for pair in pairs)
+            views[index] += cloze_views(texts[index], spans[index][turn], config, pairs)
+    return views
 
 
-def _asked(
-    tokenizer: Any, texts: Sequence[str], spans: Sequence[Sequence[Span]], config: ViewsConfig, split: SplitModel
-) -> dict[str, list[str]]:
-    """The questions that suit each object, as templates; they are tried with some of the documents' own names."""
-    if not config.questions:
-        raise UserError(f"--views.asked {config.asked} needs questions: name a file with --views.questions")
-    objects = [text[slice(*span)] for text, some in zip(texts, spans, strict=True) for span in some]
-    names = sorted({text[slice(*span)] for text in texts for span in find_names(text)})
-    some = random.Random(len(names)).sample(names, min(ASKED_ABOUT, len(names))) or ["It"]
-    found = likely_questions(split, tokenizer, read_questions(config.questions), some, objects, config.asked)
-    return {
-        answer: [f"{question.replace('<subject>', '{name}')} {{object}}" for question in questions]
-        for answer, questions in found.items()
-    }
+def make_asker(config: ViewsConfig, split: SplitModel, tokenizer: Any, held: Collection[str] = ()) -> Asker | None:
+    """What ranks the questions of --views.questions, where --views.asked wants some; `split` is theta_0.
+
+    Raises UserError where no facts are named that show what is asked, or where one has a `held` document.
+    """
+    if not config.asked:
+        return None
+    if not config.questions.endswith(".jsonl"):
+        raise UserError(
+            f"--views.asked {config.asked} learns from facts with their documents what is asked: name a file of them "
+            f"(jsonl) with --views.questions; it is {config.questions!r}"
+        )
+    facts = read_facts(config.questions)
+    leaking = next((fact for fact in facts if fact.evidence in held), None)
+    if leaking:
+        raise UserError(f"{leaking.where}: --views.questions shows what is asked of a document that is evaluated here")
+    return Asker(split, tokenizer, facts)
 
 
 def describe_views(views: Sequence[Sequence[View]], pairs: Sequence[tuple[str, str]]) -> str:
@@ -248,8 +206,7 @@ def read_questions(path: str) -> list[str]:
     if not path:
         return []
     if path.endswith(".jsonl"):
-        facts = read_facts(path)
-        heads = [f.task_descriptive[: f.answer_span("descriptive")[0]].replace(f.subject, "<subject>") for f in facts]
+        heads = [question_of(fact) or "" for fact in read_facts(path)]
     else:
         heads = [template.sentence.partition("<object>")[0] for template in read_templates(Path(path)).values()]
     found = sorted({head.rstrip() for head in heads if "<subject>" in head})

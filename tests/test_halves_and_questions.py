@@ -6,6 +6,7 @@ from taalm import evaluate
 from taalm.checkpoint import load_state
 from taalm.errors import UserError
 from taalm.results import load_result
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -33,14 +34,15 @@ def test_views_ask_what_ta_train_asks_unless_told_otherwise(run, sample_folder, 
     asked = ("--method", "oracle+views+kl", "--views.asked", "1", "--views.templates", "[]")
     result = run("asked", *asked)
     assert result["config"]["views"]["questions"] == str(sample_folder / "ta_train.jsonl")
-    csv = tmp_path / "templates.csv"
-    csv.write_text("Wikidata ID,Relation,Template\nP36,capital,The capital of <subject> is <object>.\n")
-    other = run("other", *asked, "--views.questions", str(csv))
-    assert other["config"]["views"]["questions"] == str(csv)
+    file, sample = tmp_path / "some.jsonl", ROOT / "data" / "sample" / "lama_ckl" / "ta_train.jsonl"
+    rows = [row for row in sample.read_text().splitlines(keepends=True) if "plays the" not in row]
+    file.write_text("".join(rows))
+    other = run("other", *asked, "--views.questions", str(file))
+    assert other["config"]["views"]["questions"] == str(file)
     assert other["eval_result"][1]["ppl_changed"] != result["eval_result"][1]["ppl_changed"]
-    csv.write_text("Wikidata ID,Relation,Template\nP36,seat,The seat of <subject> is <object>.\n")
+    file.write_text("".join(rows[1:]))
     with pytest.raises(UserError, match=r"--views\.questions names has changed"):
-        run("other", *asked, "--views.questions", str(csv))
+        run("other", *asked, "--views.questions", str(file))
 
 
 def test_without_views_no_questions_are_looked_for(run):

@@ -9,18 +9,16 @@ from taalm.cell import Cell, Document
 from taalm.cell_config import CellConfig
 from taalm.errors import UserError
 from taalm.facts import read_facts
-from taalm.likely_questions import likely_questions
 from taalm.models.base import ModelConfig
 from taalm.models.split import SplitModel
+from taalm.names import find_names, nearest_names
 from taalm.rehearsal import ReviewConfig
 from taalm.text import collate, encode, offsets, pad_token
 from taalm.views import (
     ViewsConfig,
     cloze_views,
     describe_views,
-    find_names,
     heaviest_spans,
-    nearest_names,
     read_questions,
     review_views,
     views_of,
@@ -101,45 +99,6 @@ def test_documents_keep_their_weights_and_views_weigh_their_objects_alone(tokeni
     assert torch.equal(found[1:], batch.answer[1:].float())
     ends = [tokenizer.decode([i for i, marked in zip(v.input_ids, v.answer, strict=True) if marked]) for v in rows[1:]]
     assert [end.strip() for end in ends] == ["bishop"] * 6
-
-
-def test_an_object_is_asked_for_where_theta_0_expects_it_more_than_others(tokenizer):
-    split, names = untouched(tokenizer), ["Ada", "Marie Curie"]
-    questions = [f"<subject> {verb}" for verb in ("plays", "sings of the", "was", "is a friend of", "met", "in a")]
-
-    def likelihood(question: str, answer: str) -> float:  # a question at a time, through the whole model
-        first = tokenizer(f" {answer}", add_special_tokens=False).input_ids[0]
-        rows = [torch.tensor([encode(tokenizer, question.replace("<subject>", name)).input_ids]) for name in names]
-        with torch.no_grad():
-            return sum(float(split.model(row).logits[0, -1].log_softmax(-1)[first]) for row in rows)
-
-    for answers in (["jazz"], ["jazz", "opera", "bishop"]):
-        found = likely_questions(split, tokenizer, questions, names, [*answers, "jazz"], 2)
-        assert list(found) == answers
-        for answer, picked in found.items():
-            others = answers if len(answers) > 1 else []
-            gains = {
-                question: likelihood(question, answer)
-                - sum(likelihood(question, other) for other in others) / max(1, len(others))
-                for question in questions
-            }
-            assert picked == sorted(questions, key=gains.get, reverse=True)[:2]
-
-
-def test_views_ask_as_the_relations_templates_do(tokenizer, tmp_path):
-    file = tmp_path / "templates.csv"
-    file.write_text("Wikidata ID,Relation,Template\nP39,position,<subject> holds the office of <object>.\n")
-    row, bishop = encode(tokenizer, TEXT), (TEXT.index("bishop"), TEXT.index("bishop") + 6)
-    weights = torch.tensor([0.0] + [float(a < bishop[1] and bishop[0] < b) for a, b in offsets(tokenizer, TEXT, row)])
-    config = ViewsConfig(templates=["{name}: {object}"], names=2, questions=str(file), asked=3)
-    (views,) = views_of(tokenizer, [TEXT], [row], [weights], config, untouched(tokenizer))
-    assert all(view[slice(*span)] == "bishop" for view, span in views)
-    assert [view for view, _ in views] == [
-        "Raymond Gam: bishop", "Raymond Gam holds the office of bishop",
-        "Mandalay: bishop", "Mandalay holds the office of bishop",
-    ]  # fmt: skip
-    with pytest.raises(UserError, match=r"--views\.asked 3 .*--views\.questions"):
-        views_of(tokenizer, [TEXT], [row], [weights], ViewsConfig(asked=3), untouched(tokenizer))
 
 
 def test_review_views_begin_with_names_and_never_with_a_probes_subject(tokenizer):

@@ -191,6 +191,10 @@ class SplitModel:
             self._works = self.agree(lambda: self.logits(text), lambda: self.logits(short))
         return self._works
 
+    def entering(self, batch: Batch, layer: int) -> Tensor:
+        """What enters a layer, (B, T, H), below the first trained one or above it."""
+        return self._run(batch, None, output_hidden_states=True, logits_to_keep=1).hidden_states[layer]
+
     @torch.no_grad()
     def _states(self, batch: Batch) -> Tensor:
         """(B, T, H)."""

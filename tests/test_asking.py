@@ -1,0 +1,123 @@
+"""Run: pytest tests/test_asking.py. What a document will be asked, learned from what TA-train's facts are asked."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from taalm.asking import Asker, LinearProbe, Pair, question_of
+from taalm.errors import UserError
+from taalm.facts import read_facts
+from taalm.models.split import SplitModel
+from taalm.text import encode, offsets
+from taalm.views import ViewsConfig, make_asker, views_of
+from tests.conftest import ROOT, tiny_llama
+
+TEXT = "The first bishop Raymond Gam was ordained by Archbishop of Mandalay in St Patrick. He sang."
+SAMPLE = ROOT / "data" / "sample" / "lama_ckl" / "ta_train.jsonl"
+BISHOP = (TEXT.index("bishop"), TEXT.index("bishop") + 6)
+
+
+@pytest.fixture(scope="module")
+def split(tokenizer) -> SplitModel:
+    return SplitModel(tiny_llama(len(tokenizer), hidden_size=64))
+
+
+@pytest.fixture(scope="module")
+def facts():
+    return read_facts(SAMPLE)
+
+
+@pytest.fixture(scope="module")
+def asker(split, tokenizer, facts) -> Asker:
+    return Asker(split, tokenizer, facts)
+
+
+def test_a_linear_probe_is_at_the_minimum_of_its_loss():
+    torch.manual_seed(0)
+    features, classes, weights = torch.randn(40, 5) * 3 + 2, torch.randint(3, (40,)), torch.rand(40)
+    probe = LinearProbe(features, classes, weights, count=3, decay=1e-2)
+    x = (features - features.mean(0)) / (features.std(0, correction=0) + 1e-6) / 5**0.5
+    matrix, bias = (part.detach().double().requires_grad_() for part in (probe.matrix, probe.bias))
+    losses = F.cross_entropy(x.double() @ matrix + bias, classes, reduction="none")
+    total = (losses * weights).sum() / weights.sum() + 1e-2 * (matrix**2).sum()
+    for gradient in torch.autograd.grad(total, (matrix, bias)):
+        assert gradient.abs().max() < 1e-3
+    assert torch.allclose(probe(features), (x @ probe.matrix + probe.bias).log_softmax(-1), atol=1e-5)
+    assert torch.allclose(probe(features).exp().sum(1), torch.ones(40))
+
+
+def test_a_question_is_a_probe_up_to_its_object(facts):
+    asked = {question_of(fact) for fact in facts}
+    assert "<subject> plays the" in asked and "The headquarters of <subject> is in" in asked
+    assert None in asked  # its object stands before its subject
+
+
+def test_what_the_facts_are_asked_is_learned(asker, split, tokenizer, facts):
+    """Of the facts that taught it the own pair is among the first three of some ten times as many, mostly."""
+    named = [fact for fact in facts if question_of(fact) and fact.subject in fact.evidence][:60]
+    texts = [fact.evidence for fact in named]
+    rows = [encode(tokenizer, text) for text in texts]
+    spans = [fact.object_span() for fact in named]
+    ranked = asker.pairs(split, tokenizer, texts, rows, spans)
+    own = [
+        [pair[1:] for pair in pairs].index((fact.subject, question_of(fact)))
+        for fact, pairs in zip(named, ranked, strict=True)
+        if (fact.subject, question_of(fact)) in {pair[1:] for pair in pairs}
+    ]
+    assert len(own) > 40 and min(len(pairs) for pairs in ranked) >= 10
+    assert sum(place < 3 for place in own) > 0.8 * len(own)
+    alone = asker.pairs(split, tokenizer, texts[:1], rows[:1], spans[:1])[0]  # whatever is read beside it
+    assert [pair[1:] for pair in alone[:5]] == [pair[1:] for pair in ranked[0][:5]]
+    assert alone[0].score == pytest.approx(ranked[0][0].score, abs=1e-4)
+    assert all(len({pair[1:] for pair in pairs}) == len(pairs) for pairs in ranked)
+
+
+def test_another_object_of_the_document_is_asked_for_otherwise(asker, split, tokenizer, facts):
+    fact = next(fact for fact in facts if question_of(fact) == "<subject> plays the")
+    row = encode(tokenizer, fact.evidence)
+    own, other = asker.pairs(
+        split, tokenizer, [fact.evidence] * 2, [row] * 2, [fact.object_span(), (0, len(fact.evidence.split()[0]))]
+    )
+    assert own[0].question == "<subject> plays the" and own != other
+
+
+def test_without_a_name_or_where_the_object_is_cut_off_nothing_is_asked(asker, split, tokenizer):
+    for text, span, length in (("he plays the oboe.", (13, 17), None), (TEXT, (86, 90), 8)):
+        assert asker.pairs(split, tokenizer, [text], [encode(tokenizer, text, max_length=length)], [span]) == [[]]
+
+
+def test_views_ask_the_likeliest_pairs_and_no_pair_of_two_objects(asker, split, tokenizer):
+    row = encode(tokenizer, TEXT)
+    places = offsets(tokenizer, TEXT, row)
+    weights = torch.tensor([0.0] + [float(a < BISHOP[1] and BISHOP[0] < b) for a, b in places])
+    weights += torch.tensor([0.0] + [0.2 * float(a < 44 and b > 29) for a, b in places])  # "was ordained"
+    config = ViewsConfig(templates=[], spans=2, asked=3)
+    (views,) = views_of(tokenizer, [TEXT], [row], [weights], config, split, asker)
+    (ranked,) = asker.pairs(split, tokenizer, [TEXT], [row], [BISHOP])
+    heads = [pair.question.replace("<subject>", pair.name) for pair in ranked]
+    assert [view for view, _ in views[:3]] == [f"{head} bishop" for head in heads[:3]]
+    assert len(views) == 6 and len({view[: span[0]] for view, span in views}) == 6
+    assert all(view[slice(*span)] in ("bishop", "was ordained", "ordained") for view, span in views)
+    config.templates, config.names, config.spans = ["{name}: {object}"], 1, 1
+    (views,) = views_of(tokenizer, [TEXT], [row], [weights], config, split, asker)
+    assert [view for view, _ in views] == ["Raymond Gam: bishop", *(f"{head} bishop" for head in heads[:3])]
+
+
+def test_facts_that_show_what_is_asked_are_needed_and_none_may_be_evaluated(split, tokenizer, facts):
+    file = str(SAMPLE)
+    for questions in ("", "templates.csv"):
+        with pytest.raises(UserError, match=r"--views\.asked 3 learns .*--views\.questions"):
+            make_asker(ViewsConfig(asked=3, questions=questions), split, tokenizer)
+    with pytest.raises(UserError, match=r"ta_train\.jsonl:5: --views\.questions .* evaluated"):
+        make_asker(ViewsConfig(asked=3, questions=file), split, tokenizer, {facts[4].evidence})
+    assert make_asker(ViewsConfig(questions=file), split, tokenizer) is None
+    unasked = [fact for fact in facts if question_of(fact) is None]
+    with pytest.raises(UserError, match="names its subject before its object"):
+        Asker(split, tokenizer, unasked)
+
+
+def test_pairs_are_the_same_every_time(asker, split, tokenizer, facts):
+    again = Asker(split, tokenizer, facts)
+    row = encode(tokenizer, TEXT)
+    found = [one.pairs(split, tokenizer, [TEXT], [row], [BISHOP]) for one in (asker, again)]
+    assert found[0] == found[1] and isinstance(found[0][0][0], Pair)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,6 +71,7 @@ class Cell:
         self.steps = 0  # updates of the adaptations so far, those of this run's beginning included
         self.reference: tuple[SplitModel, Any] | None = None
         self.asker: Asker | None = None  # learned from theta_0, which is the same for every adaptation
+        self._review: list[Document] | None = None
         if self.method.takes_phi:
             self.phi = TrainAttention.from_pretrained(find_phi(config), config.model.device)
 
@@ -166,6 +167,8 @@ class Cell:
         views = views_of(tokenizer, texts, rows, weights, self.config.views, split, self.asker)
         pairs = [(document.subject, document.object()) for document in documents if document.subject and document.span]
         print(describe_views(views, pairs if len(pairs) == len(documents) else ()), flush=True)
+        if not self.config.views.documents:
+            rows, weights = [], []
         return with_views(tokenizer, views, rows, weights)
 
     def encode(
@@ -212,12 +215,18 @@ class Cell:
         reference.run()
         return split, tokenizer
 
-    @cached_property
-    def _review_documents(self) -> list[Document]:
-        review = self.config.review
+    def _review_documents(self, split: SplitModel, tokenizer: Any) -> list[Document]:
+        """What is reviewed, the same for every adaptation; `split` is theta_0."""
+        if self._review is None:
+            self._review = self._find_review(split, tokenizer)
+        return self._review
+
+    def _find_review(self, split: SplitModel, tokenizer: Any) -> list[Document]:
+        review, views, seed = self.config.review, self.config.views, self.config.seed
         if review.data:
-            texts = sample_texts(review.data, review.texts, self.config.seed)
-            documents = [Document(text, None, "a review text") for text in texts]
+            documents = [
+                Document(text, None, "a review text") for text in sample_texts(review.data, review.texts, seed)
+            ]
         else:
             # KL replay holds on to the whole text: an object that is marked to be learned is no answer to be held
             documents = [document._replace(span=None) for document in self.ta_train()]
@@ -226,14 +235,14 @@ class Cell:
         if not self.method.views or self.method.rehearsal != "kl":
             return documents
         subjects = frozenset(subject for subject, _ in self.probes)
-        texts = review_views((document.text for document in documents), self.config.views, subjects, self.config.seed)
-        return [Document(text, span, "a review text") for text, span in texts]
+        found = review_views([document.text for document in documents], views, subjects, seed, split, tokenizer)
+        return [Document(text, span, "a review text") for text, span in found]
 
     def _rehearsal(self, split: SplitModel, tokenizer: Any, given: Sequence[Document] | None) -> Rehearsal | None:
         if not self.method.rehearsal or (given is not None and not given):
             return None
         config = self.config
-        documents = self._review_documents if given is None else given
+        documents = self._review_documents(split, tokenizer) if given is None else given
         rows = self.encode(split, tokenizer, documents, config.review.max_length)
         make = REHEARSALS[self.method.rehearsal]
         return make(split, rows, pad_token(tokenizer), config.review, config.adapt.token_budget, config.seed)

@@ -7,6 +7,7 @@ bishop". It is learned beside the document, its object's tokens alone weighing (
 """
 
 import random
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +21,14 @@ from taalm.asking import Asker, Pair, question_of
 from taalm.benchmarks.templates import read_templates
 from taalm.errors import UserError
 from taalm.facts import read_facts
+from taalm.known_answers import known_questions
 from taalm.models.split import SplitModel
 from taalm.names import find_names, nearest_names
 from taalm.text import Encoded, Span, encode, offsets
 from taalm.weighters.documents import fixed
 
 View = tuple[str, Span]  # its text, and where the object stands in it
+FREQUENT = 500  # names, where theta_0 is asked what it knows of them
 PASSAGE = 10  # words that follow the name there
 GAP = " _"  # stands where a head's answer would; nothing depends on what it is
 
@@ -46,6 +49,12 @@ class ViewsConfig:
     asked: NonNegativeInt = 0
     """Views of an object beside those of --views.templates: so many questions about the document's names, the likeliest
     by what the facts of --views.questions are asked (taalm/asking.py)."""
+
+    held: NonNegativeInt = 0
+    """KL replay holds on to so many questions about the 500 most frequent names of the review texts, those of which
+    theta_0 knows most (taalm/known_answers.py); 0: to one question about every name."""
+    documents: bool = True
+    """Learn the documents beside their views; without them a document without a name is not learned at all."""
 
     def __post_init__(self) -> None:
         if not self.templates and not self.asked:
@@ -163,37 +172,47 @@ def describe_views(views: Sequence[Sequence[View]], pairs: Sequence[tuple[str, s
 def with_views(
     tokenizer: Any, views: Iterable[Sequence[View]], rows: Sequence[Encoded], weights: Sequence[Tensor]
 ) -> tuple[list[Encoded], Any]:
-    """The documents `rows`, `weights` (T,) each, then their `views`, each once; and the weighter of them all."""
+    """The documents `rows`, `weights` (T,) each, then their `views`, each once; and the weighter of them all.
+
+    Raises UserError where there is nothing: no documents, and no name that a view could be about.
+    """
     views = [encode(tokenizer, *view) for view in dict.fromkeys(view for some in views for view in some)]
     answers = [torch.tensor(view.answer[1:]).float() for view in views]
     together = [*rows, *views]
+    if not together:
+        raise UserError("--views.documents false: no document has a name that a view could be about; nothing to learn")
     return together, fixed(together, [*(values[1:].float().cpu() for values in weights), *answers])
 
 
 def review_views(
-    texts: Iterable[str], config: ViewsConfig, avoided: frozenset[str], seed: int
+    texts: Iterable[str], config: ViewsConfig, avoided: frozenset[str], seed: int, split: SplitModel, tokenizer: Any
 ) -> list[tuple[str, Span | None]]:
-    """What KL replay holds on to beside views: heads of views about the names of the review texts, each name once.
+    """What KL replay holds on to beside views: heads of views about the names of the review texts.
 
     A head is a question of --views.questions about the name, or a template up to its object; a gap follows, marked as
-    the answer, so that theta_0's expectation of it is what is held on to. Without questions passages that begin with
-    the name come too, unmarked. No name is one of those `avoided` (the probes' subjects).
+    the answer, so that theta_0's expectation of it is what is held on to. Every name is asked one question, or with
+    config.held the most frequent names those of which `split` (theta_0) knows most. Without questions passages that
+    begin with the name come too, unmarked. No name is one of those `avoided` (the probes' subjects).
     """
     found: list[tuple[str, Span | None]] = []
     questions, rng = read_questions(config.questions), random.Random(seed)
-    places = {text[slice(*span)]: (text, span[0]) for text in texts for span in find_names(text)}
+    every = [(text[slice(*span)], text, span[0]) for text in texts for span in find_names(text)]
+    places = {name: (text, start) for name, text, start in every}
+    heads: list[str] = []
+    frequent = [name for name, _ in Counter(name for name, *_ in every if name not in avoided).most_common(FREQUENT)]
+    if config.held and questions and frequent:
+        heads = known_questions(split, tokenizer, questions, frequent, config.held)
     for number, (name, (text, start)) in enumerate(places.items()):
         if name in avoided:
             continue
-        if questions:
-            heads = [rng.choice(questions).replace("<subject>", name)]
-        else:
-            heads = []
+        if questions and not config.held:
+            heads.append(rng.choice(questions).replace("<subject>", name))
+        if not questions:
             found.append((" ".join(text[start:].split()[: len(name.split()) + PASSAGE]), None))
         if config.templates:
             template = config.templates[number % len(config.templates)]
             heads.append(template.removesuffix("{object}").replace("{name}", name).rstrip())
-        found += [(head + GAP, (len(head), len(head) + len(GAP))) for head in heads]
+    found += [(head + GAP, (len(head), len(head) + len(GAP))) for head in heads]
     rng.shuffle(found)
     return found
 

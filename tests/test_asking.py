@@ -8,7 +8,7 @@ from taalm.asking import Asker, LinearProbe, Pair, question_of
 from taalm.errors import UserError
 from taalm.facts import read_facts
 from taalm.models.split import SplitModel
-from taalm.text import encode, offsets
+from taalm.text import collate, encode, offsets
 from taalm.views import ViewsConfig, make_asker, views_of
 from tests.conftest import ROOT, tiny_llama
 
@@ -50,6 +50,13 @@ def test_a_question_is_a_probe_up_to_its_object(facts):
     asked = {question_of(fact) for fact in facts}
     assert "<subject> plays the" in asked and "The headquarters of <subject> is in" in asked
     assert None in asked  # its object stands before its subject
+
+
+def test_what_enters_a_layer_is_the_models_state_there_and_the_layer_is_not_run(split, tokenizer, monkeypatch):
+    batch = collate([encode(tokenizer, TEXT), encode(tokenizer, "he plays")], 2)
+    expected = split.model(**batch.inputs(), output_hidden_states=True).hidden_states[1]
+    monkeypatch.setattr(split.layers[1], "forward", None)
+    assert torch.equal(split.entering(batch, 1)[batch.attention_mask.bool()], expected[batch.attention_mask.bool()])
 
 
 def test_what_the_facts_are_asked_is_learned(asker, split, tokenizer, facts):

@@ -9,12 +9,14 @@ from taalm.cell import Cell, Document
 from taalm.cell_config import CellConfig
 from taalm.errors import UserError
 from taalm.facts import read_facts
+from taalm.known_answers import known_questions
 from taalm.models.base import ModelConfig
 from taalm.models.split import SplitModel
 from taalm.names import find_names, nearest_names
 from taalm.rehearsal import ReviewConfig
 from taalm.text import collate, encode, offsets, pad_token
 from taalm.views import (
+    GAP,
     ViewsConfig,
     cloze_views,
     describe_views,
@@ -103,7 +105,7 @@ def test_documents_keep_their_weights_and_views_weigh_their_objects_alone(tokeni
 
 def test_review_views_begin_with_names_and_never_with_a_probes_subject(tokenizer):
     texts = ["Marie Curie was born in Warsaw and moved to Paris .", "Warsaw is a city ."]
-    found = review_views(texts, ViewsConfig(), frozenset({"Warsaw"}), seed=1)
+    found = review_views(texts, ViewsConfig(), frozenset({"Warsaw"}), seed=1, split=None, tokenizer=None)
     assert sorted(text for text, span in found if span is None) == [
         "Marie Curie was born in Warsaw and moved to Paris .", "Paris .",
     ]  # fmt: skip
@@ -112,7 +114,7 @@ def test_review_views_begin_with_names_and_never_with_a_probes_subject(tokenizer
     for text, head in heads.items():  # the token that is held on to is the first one after the head
         row = encode(tokenizer, text, (len(head), len(text)))
         assert row.answer.index(True) == len(encode(tokenizer, head))
-    assert found == review_views(texts, ViewsConfig(), frozenset({"Warsaw"}), seed=1)
+    assert found == review_views(texts, ViewsConfig(), frozenset({"Warsaw"}), seed=1, split=None, tokenizer=None)
 
 
 def test_it_is_said_how_many_facts_views_can_reach():
@@ -133,14 +135,42 @@ def test_questions_ask_about_the_review_texts_names_up_to_the_object(tmp_path):
     )
     texts = ["Marie Curie was born in Warsaw and moved to Paris ."]
     config = ViewsConfig(questions=str(file), templates=[], asked=1)
-    found = review_views(texts, config, frozenset({"Warsaw"}), seed=1)
+    found = review_views(texts, config, frozenset({"Warsaw"}), seed=1, split=None, tokenizer=None)
     heads = {text[: span[0]] for text, span in found}
     assert heads == {"The capital of Marie Curie is", "The capital of Paris is"}
-    with_templates = review_views(texts, ViewsConfig(questions=str(file)), frozenset({"Warsaw"}), seed=1)
+    with_templates = review_views(
+        texts, ViewsConfig(questions=str(file)), frozenset({"Warsaw"}), seed=1, split=None, tokenizer=None
+    )
     assert {text[: span[0]] for text, span in with_templates} == heads | {"Marie Curie:", "Paris,"}
     file.write_text("Wikidata ID,Relation,Template\nP50,author,<object> wrote <subject>.\n")
     with pytest.raises(UserError, match="nothing there names a subject before its object"):
-        review_views(texts, config, frozenset(), seed=1)
+        review_views(texts, config, frozenset(), seed=1, split=None, tokenizer=None)
+
+
+def test_held_questions_are_those_of_the_frequent_names_that_theta_0_knows_most_of(tokenizer, tmp_path):
+    file = tmp_path / "templates.csv"
+    file.write_text(
+        "Wikidata ID,Relation,Template\nP36,capital,The capital of <subject> is <object>.\n"
+        "P37,language,The language of <subject> is <object>.\nP50,author,<subject> wrote <object>.\n"
+    )
+    texts = ["In Warsaw and in Paris she , Marie Curie , met Ada .", "to Paris !", "And Warsaw ?"]
+    config, split = ViewsConfig(questions=str(file), templates=[], asked=1, held=4), untouched(tokenizer)
+    found = review_views(texts, config, frozenset({"Ada"}), 1, split, tokenizer)
+    names, questions = ["Warsaw", "Paris", "Marie Curie"], read_questions(str(file))
+    assert {text[: span[0]] for text, span in found} == set(known_questions(split, tokenizer, questions, names, 4))
+    assert all(text[slice(*span)] == GAP for text, span in found)
+
+
+def test_documents_can_be_left_to_their_views(tiny_folder, tmp_path):
+    made = cell(tiny_folder, tmp_path, "oracle+views")
+    made.config.views.documents = False
+    split, tokenizer = made.load()
+    bishop = (TEXT.index("bishop"), TEXT.index("bishop") + 6)
+    documents = [Document(TEXT, bishop, "here"), Document("he sang", (3, 7), "there")]
+    adaptation = made.adaptation(split, tokenizer, documents, lambda epoch: {}, tmp_path / "state.safetensors")
+    assert len(adaptation.documents) == 3 * 3 and max(adaptation.lengths) < len(encode(tokenizer, TEXT))
+    with pytest.raises(UserError, match=r"--views\.documents false: no document has a name"):
+        made.adaptation(split, tokenizer, documents[1:], lambda epoch: {}, tmp_path / "other.safetensors")
 
 
 def test_questions_can_be_those_that_a_file_of_facts_asks(sample_folder):

@@ -179,28 +179,26 @@ class SplitModel:
         if not self.skips_layers(batch):
             return batch
         with torch.random.fork_rng():  # the caller's dropout must not depend on what is computed here
-            return replace(batch, states=self._states(batch))
+            return replace(batch, states=self.entering(batch, self.first))
 
     def skips_layers(self, batch: Batch) -> bool:
         """Whether batches can start at the first trained layer; the first text that comes is tried."""
         if self._works is None:
             text = batch.rows([0])
             with torch.random.fork_rng():
-                short = replace(text, states=self._states(text))
+                short = replace(text, states=self.entering(text, self.first))
             # not so for a model that adds positions to inputs_embeds (GPT-2)
             self._works = self.agree(lambda: self.logits(text), lambda: self.logits(short))
         return self._works
 
-    def entering(self, batch: Batch, layer: int) -> Tensor:
-        """What enters a layer, (B, T, H), below the first trained one or above it."""
-        return self._run(batch, None, output_hidden_states=True, logits_to_keep=1).hidden_states[layer]
-
     @torch.no_grad()
-    def _states(self, batch: Batch) -> Tensor:
-        """(B, T, H)."""
+    def entering(self, batch: Batch, layer: int) -> Tensor:
+        """What enters a layer, (B, T, H), whether it trains or not; no layer from there on is computed."""
+        if isinstance(self.model, FSDPModule):  # a pass that ends early would leave shards gathered
+            return self._run(batch, None, output_hidden_states=True, logits_to_keep=1).hidden_states[layer]
         found: list[Tensor] = []
-        with _stopped(self.layers[self.first], found):
-            self.model(**batch.inputs())
+        with _stopped(self.layers[layer], found):
+            self._run(batch, None)
         return found[0]
 
     @contextlib.contextmanager

@@ -71,6 +71,7 @@ class Cell:
         self.steps = 0  # updates of the adaptations so far, those of this run's beginning included
         self.reference: tuple[SplitModel, Any] | None = None
         self.asker: Asker | None = None  # learned from theta_0, which is the same for every adaptation
+        self.questions: list[str] = []  # what the views of the newest adaptation ask
         self._review: list[Document] | None = None
         if self.method.takes_phi:
             self.phi = TrainAttention.from_pretrained(find_phi(config), config.model.device)
@@ -164,7 +165,7 @@ class Cell:
         texts = [document.text for document in documents]
         if self.asker is None:
             self.asker = make_asker(self.config.views, split, tokenizer, set(self.held))
-        views = views_of(tokenizer, texts, rows, weights, self.config.views, split, self.asker)
+        views, self.questions = views_of(tokenizer, texts, rows, weights, self.config.views, split, self.asker)
         pairs = [(document.subject, document.object()) for document in documents if document.subject and document.span]
         print(describe_views(views, pairs if len(pairs) == len(documents) else ()), flush=True)
         if not self.config.views.documents:
@@ -235,7 +236,8 @@ class Cell:
         if not self.method.views or self.method.rehearsal != "kl":
             return documents
         subjects = frozenset(subject for subject, _ in self.probes)
-        found = review_views([document.text for document in documents], views, subjects, seed, split, tokenizer)
+        texts = [document.text for document in documents]
+        found = review_views(texts, views, subjects, seed, split, tokenizer, self.questions)
         return [Document(text, span, "a review text") for text, span in found]
 
     def _rehearsal(self, split: SplitModel, tokenizer: Any, given: Sequence[Document] | None) -> Rehearsal | None:

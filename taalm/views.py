@@ -52,7 +52,8 @@ class ViewsConfig:
 
     held: NonNegativeInt = 0
     """KL replay holds on to so many questions about the 500 most frequent names of the review texts, those of which
-    theta_0 knows most (taalm/known_answers.py); 0: to one question about every name."""
+    theta_0 knows most (taalm/known_answers.py), and to as many of the views' own about any name there; 0: to one
+    question about every name."""
     documents: bool = True
     """Learn the documents beside their views; without them a document without a name is not learned at all."""
 
@@ -107,8 +108,10 @@ def cloze_views(text: str, span: Span, config: ViewsConfig, asked: Sequence[Pair
 def views_of(
     tokenizer: Any, texts: Sequence[str], rows: Sequence[Encoded], weights: Sequence[Tensor], config: ViewsConfig,
     split: SplitModel, asker: Asker | None = None,
-) -> list[list[View]]:  # fmt: skip
-    """The views of each of the documents `rows` of `texts`, `weights` (T,) each; `split` is theta_0.
+) -> tuple[list[list[View]], list[str]]:  # fmt: skip
+    """The views of each of the documents `rows` of `texts`, `weights` (T,) each, and the questions that they ask.
+
+    `split` is theta_0.
 
     With an `asker` the views of every object are config.asked of its pairs; a heavier object's come first, and what
     has been asked is not asked of another.
@@ -118,6 +121,7 @@ def views_of(
         for text, row, values in zip(texts, rows, weights, strict=True)
     ]
     views: list[list[View]] = [[] for _ in texts]
+    questions: list[str] = []
     taken: list[set[tuple[str, str]]] = [set() for _ in texts]
     for turn in range(config.spans):
         some = [index for index, found in enumerate(spans) if turn < len(found)]
@@ -126,8 +130,9 @@ def views_of(
         for place, index in enumerate(some):
             pairs = [pair for pair in ranked[place] if pair[1:] not in taken[index]][: config.asked] if ranked else []
             taken[index].update(pair[1:] for pair in pairs)
+            questions += [pair.question for pair in pairs]
             views[index] += cloze_views(texts[index], spans[index][turn], config, pairs)
-    return views
+    return views, questions
 
 
 def make_asker(config: ViewsConfig, split: SplitModel, tokenizer: Any, held: Collection[str] = ()) -> Asker | None:
@@ -185,14 +190,16 @@ def with_views(
 
 
 def review_views(
-    texts: Iterable[str], config: ViewsConfig, avoided: frozenset[str], seed: int, split: SplitModel, tokenizer: Any
-) -> list[tuple[str, Span | None]]:
+    texts: Iterable[str], config: ViewsConfig, avoided: frozenset[str], seed: int, split: SplitModel, tokenizer: Any,
+    asked: Sequence[str] = (),
+) -> list[tuple[str, Span | None]]:  # fmt: skip
     """What KL replay holds on to beside views: heads of views about the names of the review texts.
 
     A head is a question of --views.questions about the name, or a template up to its object; a gap follows, marked as
     the answer, so that theta_0's expectation of it is what is held on to. Every name is asked one question, or with
-    config.held the most frequent names those of which `split` (theta_0) knows most. Without questions passages that
-    begin with the name come too, unmarked. No name is one of those `avoided` (the probes' subjects).
+    config.held the most frequent names those of which `split` (theta_0) knows most, and as many of the questions
+    `asked` of the documents about any name: what is learned there is not to be said of others. Without questions
+    passages that begin with the name come too, unmarked. No name is one of those `avoided` (the probes' subjects).
     """
     found: list[tuple[str, Span | None]] = []
     questions, rng = read_questions(config.questions), random.Random(seed)
@@ -202,6 +209,9 @@ def review_views(
     frequent = [name for name, _ in Counter(name for name, *_ in every if name not in avoided).most_common(FREQUENT)]
     if config.held and questions and frequent:
         heads = known_questions(split, tokenizer, questions, frequent, config.held)
+        names = [name for name in places if name not in avoided]
+        alike = [rng.choice(asked).replace("<subject>", rng.choice(names)) for _ in range(config.held) if asked]
+        heads = list(dict.fromkeys([*heads, *alike]))
     for number, (name, (text, start)) in enumerate(places.items()):
         if name in avoided:
             continue

@@ -99,14 +99,15 @@ def test_views_ask_the_likeliest_pairs_and_no_pair_of_two_objects(asker, split, 
     weights = torch.tensor([0.0] + [float(a < BISHOP[1] and BISHOP[0] < b) for a, b in places])
     weights += torch.tensor([0.0] + [0.2 * float(a < 44 and b > 29) for a, b in places])  # "was ordained"
     config = ViewsConfig(templates=[], spans=2, asked=3)
-    (views,) = views_of(tokenizer, [TEXT], [row], [weights], config, split, asker)
+    (views,), questions = views_of(tokenizer, [TEXT], [row], [weights], config, split, asker)
     (ranked,) = asker.pairs(split, tokenizer, [TEXT], [row], [BISHOP])
     heads = [pair.question.replace("<subject>", pair.name) for pair in ranked]
     assert [view for view, _ in views[:3]] == [f"{head} bishop" for head in heads[:3]]
     assert len(views) == 6 and len({view[: span[0]] for view, span in views}) == 6
     assert all(view[slice(*span)] in ("bishop", "was ordained", "ordained") for view, span in views)
     config.templates, config.names, config.spans = ["{name}: {object}"], 1, 1
-    (views,) = views_of(tokenizer, [TEXT], [row], [weights], config, split, asker)
+    (views,), questions = views_of(tokenizer, [TEXT], [row], [weights], config, split, asker)
+    assert questions == [pair.question for pair in ranked[:3]]
     assert [view for view, _ in views] == ["Raymond Gam: bishop", *(f"{head} bishop" for head in heads[:3])]
 
 

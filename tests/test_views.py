@@ -92,7 +92,8 @@ def test_documents_keep_their_weights_and_views_weigh_their_objects_alone(tokeni
     row = encode(tokenizer, TEXT)
     bishop = (TEXT.index("bishop"), TEXT.index("bishop") + 6)
     weights = torch.tensor([0.0] + [float(a < bishop[1] and bishop[0] < b) for a, b in offsets(tokenizer, TEXT, row)])
-    views = views_of(tokenizer, [TEXT], [row], [weights + 0.25], ViewsConfig(names=2), untouched(tokenizer))
+    views, asked = views_of(tokenizer, [TEXT], [row], [weights + 0.25], ViewsConfig(names=2), untouched(tokenizer))
+    assert asked == []
     rows, weigh = with_views(tokenizer, views, [row], [weights + 0.25])
     assert len(rows) == 1 + 6 and rows[0] == row
     batch = collate(rows, pad_token(tokenizer))
@@ -159,6 +160,9 @@ def test_held_questions_are_those_of_the_frequent_names_that_theta_0_knows_most_
     names, questions = ["Warsaw", "Paris", "Marie Curie"], read_questions(str(file))
     assert {text[: span[0]] for text, span in found} == set(known_questions(split, tokenizer, questions, names, 4))
     assert all(text[slice(*span)] == GAP for text, span in found)
+    both = review_views(texts, config, frozenset({"Ada"}), 1, split, tokenizer, ["<subject> sang", "<subject> sang"])
+    sang = {text for text, _ in both} - {text for text, _ in found}
+    assert 0 < len(sang) == len(both) - 4 and sang <= {f"{name} sang{GAP}" for name in names}
 
 
 def test_documents_can_be_left_to_their_views(tiny_folder, tmp_path):

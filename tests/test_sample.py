@@ -5,6 +5,8 @@ from collections import Counter, defaultdict
 
 import pytest
 
+from preprocess.common_facts import common_rows
+from preprocess.make_known import apart
 from preprocess.make_sample import invented_rows
 from taalm.benchmarks.lama_ckl import SAMPLE
 from taalm.facts import occurrences, read_facts
@@ -46,6 +48,13 @@ def test_phi_never_sees_a_reported_fact_document_or_subject(facts):
         if name != "ta_train":
             for part in ("uuid", "evidence", "subject"):
                 assert {getattr(f, part) for f in facts["ta_train"]}.isdisjoint(getattr(f, part) for f in facts[name])
+
+
+def test_common_facts_for_tuning_are_about_no_subject_of_the_split(facts):
+    rows = common_rows()
+    found = apart(rows, SAMPLE)
+    taken = {fact.subject for some in facts.values() for fact in some}
+    assert found == [row for row in rows if row["subject"] not in taken] and 0 < len(found) < len(rows)
 
 
 def test_known_facts_are_known_to_the_packaged_model_and_tuning_rows_are_apart(facts):

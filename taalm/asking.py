@@ -23,7 +23,7 @@ LONGEST = 512  # tokens of a TA-train document that are read
 TOKEN_BUDGET = 2048  # padded tokens of a forward pass
 STEPS = 150  # of L-BFGS
 OBJECT_DECAY, NAME_DECAY = 1e-3, 1e-4  # of the probes' weights
-UNASKED = 0.02  # what a name weighs that is no subject; the facts of a question weigh 1 together
+UNASKED = 0.02  # what a name weighs that is no subject; one that is weighs 1 / its question's facts
 
 
 class Pair(NamedTuple):
@@ -42,25 +42,26 @@ class LinearProbe:
         self.scale = (features.std(0, correction=0) + 1e-6) * features.shape[1] ** 0.5
         self.matrix = torch.zeros(features.shape[1], count, requires_grad=True)
         self.bias = torch.zeros(count, requires_grad=True)
+        standardised = self._standardised(features)
         optimizer = torch.optim.LBFGS([self.matrix, self.bias], max_iter=STEPS, line_search_fn="strong_wolfe")
         weights = weights / weights.sum()
 
         def loss() -> Tensor:
             optimizer.zero_grad()
-            losses = F.cross_entropy(self._logits(features), classes, reduction="none")
+            losses = F.cross_entropy(standardised @ self.matrix + self.bias, classes, reduction="none")
             total = (losses * weights).sum() + decay * self.matrix.square().sum()
             total.backward()
             return total
 
         optimizer.step(loss)
 
-    def _logits(self, features: Tensor) -> Tensor:
-        return (features - self.mean) / self.scale @ self.matrix + self.bias
+    def _standardised(self, features: Tensor) -> Tensor:
+        return (features - self.mean) / self.scale
 
     @torch.no_grad()
     def __call__(self, features: Tensor) -> Tensor:
         """Log-probabilities of the classes, (N, count)."""
-        return self._logits(features).log_softmax(-1)
+        return (self._standardised(features) @ self.matrix + self.bias).log_softmax(-1)
 
 
 class _Read(NamedTuple):
@@ -98,19 +99,6 @@ def _place(text: str, name: str, found: Span, span: Span, rank: int) -> Tensor:
     return torch.tensor([*first, *near, len(name.split()) / 5, text.count(name) / 3])
 
 
-@torch.no_grad()
-def _states(split: SplitModel, tokenizer: Any, rows: Sequence[Encoded]) -> list[Tensor]:
-    """What enters the middle layer at every token but BOS, (T - 1, H) of each row, float32 on the CPU."""
-    split.model.eval()
-    device, lengths = next(split.model.parameters()).device, [len(row) for row in rows]
-    found: dict[int, Tensor] = {}
-    for part in by_tokens(range(len(rows)), lengths, TOKEN_BUDGET):
-        batch = collate([rows[index] for index in part], pad_token(tokenizer)).to(device)
-        states = split.entering(batch, len(split.layers) // 2).float().cpu()
-        found |= {index: states[place, 1 : lengths[index]] for place, index in enumerate(part)}
-    return [found[index] for index in range(len(rows))]
-
-
 def question_of(fact: Fact) -> str | None:
     """A fact's descriptive probe up to its object, <subject> for its subject; None if it is named after the object."""
     head = fact.task_descriptive[: fact.answer_span("descriptive")[0]].rstrip()
@@ -135,7 +123,10 @@ class Asker:
             if one is not None
         ]
         if not known:
-            raise UserError("--views.asked: no TA-train fact's probe names its subject before its object")
+            raise UserError(
+                "--views.asked: no fact of --views.questions has a probe that names its subject before its object, and "
+                f"its object among the first {LONGEST} tokens of its document"
+            )
         count = len(self.questions)
         asked = torch.tensor([question for _, _, question in known])
         share = 1 / asked.bincount(minlength=count).clamp_min(1)  # every question weighs the same
@@ -159,13 +150,21 @@ class Asker:
         return [self._ranked(one) for one in self._read(split, tokenizer, texts, rows, spans)]
 
     @staticmethod
+    @torch.no_grad()
     def _read(
         split: SplitModel, tokenizer: Any, texts: Sequence[str], rows: Sequence[Encoded], spans: Sequence[Span]
     ) -> list[_Read | None]:
-        return [
-            _read(text, offsets(tokenizer, text, row), states, span)
-            for text, row, states, span in zip(texts, rows, _states(split, tokenizer, rows), spans, strict=True)
-        ]
+        """What the probes see of each document, by what enters the middle layer, in float32 on the CPU."""
+        split.model.eval()
+        device, lengths = next(split.model.parameters()).device, [len(row) for row in rows]
+        found: dict[int, _Read | None] = {}
+        for part in by_tokens(range(len(rows)), lengths, TOKEN_BUDGET):
+            batch = collate([rows[index] for index in part], pad_token(tokenizer)).to(device)
+            states = split.entering(batch, len(split.layers) // 2).float().cpu()
+            for place, index in enumerate(part):
+                places, own = offsets(tokenizer, texts[index], rows[index]), states[place, 1 : lengths[index]]  # no BOS
+                found[index] = _read(texts[index], places, own, spans[index])
+        return [found[index] for index in range(len(rows))]
 
     def _ranked(self, read: _Read | None) -> list[Pair]:
         if read is None or not read.names or self.names is None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from taalm.rehearsal import REHEARSALS, Rehearsal
 from taalm.review_text import sample_texts, without_probes
 from taalm.text import Encoded, Span, check_length, collate, describe_truncation, encode, pad_token
 from taalm.tracking import Log, no_log
-from taalm.views import describe_views, make_asker, review_views, views_of, with_views
+from taalm.views import describe_views, known_heads, make_asker, review_views, views_of, with_views
 from taalm.weighters import Selector, Weighter, get_weighter
 from taalm.weighters.heavy import OnlyHeavy
 from taalm.weighters.known import SelectWithoutKnown, WithoutKnown
@@ -70,9 +70,9 @@ class Cell:
         self.log: Log = no_log
         self.steps = 0  # updates of the adaptations so far, those of this run's beginning included
         self.reference: tuple[SplitModel, Any] | None = None
-        self.asker: Asker | None = None  # learned from theta_0, which is the same for every adaptation
+        self.asker: Asker | None = None  # taught once, by theta as it is before its first adaptation
         self.questions: list[str] = []  # what the views of the newest adaptation ask
-        self._review: list[Document] | None = None
+        self.known: list[str] | None = None  # what theta_0 knows, for KL replay beside views
         if self.method.takes_phi:
             self.phi = TrainAttention.from_pretrained(find_phi(config), config.model.device)
 
@@ -164,7 +164,8 @@ class Cell:
         weights = [weigh(collate([row], pad_id).to(device)).squeeze(0) for row in rows]
         texts = [document.text for document in documents]
         if self.asker is None:
-            self.asker = make_asker(self.config.views, split, tokenizer, set(self.held))
+            subjects = {subject for subject, _ in self.probes}
+            self.asker = make_asker(self.config.views, split, tokenizer, set(self.held), subjects)
         views, self.questions = views_of(tokenizer, texts, rows, weights, self.config.views, split, self.asker)
         pairs = [(document.subject, document.object()) for document in documents if document.subject and document.span]
         print(describe_views(views, pairs if len(pairs) == len(documents) else ()), flush=True)
@@ -216,28 +217,27 @@ class Cell:
         reference.run()
         return split, tokenizer
 
-    def _review_documents(self, split: SplitModel, tokenizer: Any) -> list[Document]:
-        """What is reviewed, the same for every adaptation; `split` is theta_0."""
-        if self._review is None:
-            self._review = self._find_review(split, tokenizer)
-        return self._review
-
-    def _find_review(self, split: SplitModel, tokenizer: Any) -> list[Document]:
-        review, views, seed = self.config.review, self.config.views, self.config.seed
+    @cached_property
+    def _review_texts(self) -> list[Document]:
+        review = self.config.review
         if review.data:
-            documents = [
-                Document(text, None, "a review text") for text in sample_texts(review.data, review.texts, seed)
-            ]
+            texts = sample_texts(review.data, review.texts, self.config.seed)
+            documents = [Document(text, None, "a review text") for text in texts]
         else:
             # KL replay holds on to the whole text: an object that is marked to be learned is no answer to be held
             documents = [document._replace(span=None) for document in self.ta_train()]
         kept = set(without_probes([document.text for document in documents], self.probes, self.held))
-        documents = [document for document in documents if document.text in kept]
+        return [document for document in documents if document.text in kept]
+
+    def _review_documents(self, split: SplitModel, tokenizer: Any) -> list[Document]:
+        """What is reviewed; beside views what they hold on to, by what the views of this adaptation ask."""
+        documents, views = self._review_texts, self.config.views
         if not self.method.views or self.method.rehearsal != "kl":
             return documents
-        subjects = frozenset(subject for subject, _ in self.probes)
-        texts = [document.text for document in documents]
-        found = review_views(texts, views, subjects, seed, split, tokenizer, self.questions)
+        subjects, texts = frozenset(subject for subject, _ in self.probes), [document.text for document in documents]
+        if views.held and self.known is None:
+            self.known = known_heads(texts, views, subjects, split, tokenizer)
+        found = review_views(texts, views, subjects, self.config.seed, self.known or (), self.questions)
         return [Document(text, span, "a review text") for text, span in found]
 
     def _rehearsal(self, split: SplitModel, tokenizer: Any, given: Sequence[Document] | None) -> Rehearsal | None:

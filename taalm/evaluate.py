@@ -37,6 +37,7 @@ from taalm.scoring import ProbeBatches, encode_probe, score_batches
 from taalm.shares import Share
 from taalm.text import pad_token
 from taalm.tracking import KEPT, start
+from taalm.views import check_questions
 
 
 @dataclass
@@ -88,8 +89,11 @@ class Asked(NamedTuple):
 
 def settle_questions(config: EvaluateConfig) -> None:
     """What views ask, where no file of questions is given: the probes that phi's training asks too."""
-    if get_method(config.method).views and config.views.asked and not config.views.questions:
-        config.views.questions = config.train_data or str(data_folder(config) / "ta_train.jsonl")
+    if get_method(config.method).views and (config.views.asked or config.views.held):
+        config.views.questions = (
+            config.views.questions or config.train_data or str(data_folder(config) / "ta_train.jsonl")
+        )
+        check_questions(config.views)
 
 
 def read_asked(config: EvaluateConfig) -> Asked:

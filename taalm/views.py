@@ -3,7 +3,7 @@
 A document that names the object before the subject ("the bishop Raymond Gam ...") teaches a causal model nothing about
 what follows the subject, and every probe asks subject -> object. A view is a head about a name of the document, a
 template or a question, followed by what the weights point at: "Raymond Gam: bishop", "Raymond Gam has the position of
-bishop". It is learned beside the document, its object's tokens alone weighing (docs/method.md, "Cloze views").
+bishop". It is learned beside the document or in its place, its object's tokens alone weighing (docs/method.md).
 """
 
 import random
@@ -45,15 +45,16 @@ class ViewsConfig:
     """Objects of a document: the words that weigh most, so many times."""
     questions: str = ""
     """Facts (jsonl), whose descriptive probes are the questions, or relation templates (CSV: Wikidata ID, Relation,
-    Template). KL replay holds on to what theta_0 answers to them about names of the review text; for --views.asked."""
+    Template). KL replay holds on to what theta_0 answers to them about names of the review text; --views.asked needs
+    facts with their documents."""
     asked: NonNegativeInt = 0
     """Views of an object beside those of --views.templates: so many questions about the document's names, the likeliest
     by what the facts of --views.questions are asked (taalm/asking.py)."""
 
     held: NonNegativeInt = 0
     """KL replay holds on to so many questions about the 500 most frequent names of the review texts, those of which
-    theta_0 knows most (taalm/known_answers.py), and to as many of the views' own about any name there; 0: to one
-    question about every name."""
+    theta_0 knows most (taalm/known_answers.py), and to as many of the views' own about any name of these texts; 0: to
+    one question about every name."""
     documents: bool = True
     """Learn the documents beside their views; without them a document without a name is not learned at all."""
 
@@ -135,22 +136,34 @@ def views_of(
     return views, questions
 
 
-def make_asker(config: ViewsConfig, split: SplitModel, tokenizer: Any, held: Collection[str] = ()) -> Asker | None:
-    """What ranks the questions of --views.questions, where --views.asked wants some; `split` is theta_0.
-
-    Raises UserError where no facts are named that show what is asked, or where one has a `held` document.
-    """
-    if not config.asked:
-        return None
-    if not config.questions.endswith(".jsonl"):
+def check_questions(config: ViewsConfig) -> None:
+    """Raises UserError where --views.questions lacks what --views.asked or --views.held needs."""
+    if config.asked and not config.questions.endswith(".jsonl"):
         raise UserError(
             f"--views.asked {config.asked} learns from facts with their documents what is asked: name a file of them "
             f"(jsonl) with --views.questions; it is {config.questions!r}"
         )
+    if config.held and not config.questions:
+        raise UserError(f"--views.held {config.held}: name the questions that are held on to with --views.questions")
+
+
+def make_asker(
+    config: ViewsConfig, split: SplitModel, tokenizer: Any, held: Collection[str] = (), subjects: Collection[str] = ()
+) -> Asker | None:
+    """What ranks the questions of --views.questions, where --views.asked wants some; `split` is theta_0.
+
+    Raises UserError where no facts are named that show what is asked, or where one has a document that is evaluated
+    (`held`) or is about a subject that is (`subjects`).
+    """
+    check_questions(config)
+    if not config.asked:
+        return None
     facts = read_facts(config.questions)
-    leaking = next((fact for fact in facts if fact.evidence in held), None)
+    leaking = next((fact for fact in facts if fact.evidence in held or fact.subject in subjects), None)
     if leaking:
-        raise UserError(f"{leaking.where}: --views.questions shows what is asked of a document that is evaluated here")
+        raise UserError(
+            f"{leaking.where}: --views.questions shows what is asked, and this fact's document or subject is evaluated"
+        )
     return Asker(split, tokenizer, facts)
 
 
@@ -160,6 +173,9 @@ def describe_views(views: Sequence[Sequence[View]], pairs: Sequence[tuple[str, s
     The others cannot be read through views. Without pairs (nobody knows what will be asked) the number alone.
     """
     said = f"{sum(map(len, views))} cloze views of {len(views)} documents"
+    without = sum(not some for some in views)
+    if without:
+        said += f" ({without} without any)"
     if not pairs:
         return said
     right = [  # of every view: does it end with the fact's object, does it name its subject before that
@@ -189,40 +205,56 @@ def with_views(
     return together, fixed(together, [*(values[1:].float().cpu() for values in weights), *answers])
 
 
+def known_heads(
+    texts: Iterable[str], config: ViewsConfig, avoided: frozenset[str], split: SplitModel, tokenizer: Any
+) -> list[str]:
+    """config.held questions about the most frequent names of the review texts, those of which `split` knows most.
+
+    No name is one of those `avoided`.
+    """
+    names = Counter(text[slice(*span)] for text in texts for span in find_names(text))
+    frequent = [name for name, _ in names.most_common() if name not in avoided][:FREQUENT]
+    if not frequent:
+        return []
+    return known_questions(split, tokenizer, read_questions(config.questions), frequent, config.held)
+
+
 def review_views(
-    texts: Iterable[str], config: ViewsConfig, avoided: frozenset[str], seed: int, split: SplitModel, tokenizer: Any,
+    texts: Iterable[str], config: ViewsConfig, avoided: frozenset[str], seed: int, known: Sequence[str] = (),
     asked: Sequence[str] = (),
 ) -> list[tuple[str, Span | None]]:  # fmt: skip
     """What KL replay holds on to beside views: heads of views about the names of the review texts.
 
     A head is a question of --views.questions about the name, or a template up to its object; a gap follows, marked as
     the answer, so that theta_0's expectation of it is what is held on to. Every name is asked one question, or with
-    config.held the most frequent names those of which `split` (theta_0) knows most, and as many of the questions
-    `asked` of the documents about any name: what is learned there is not to be said of others. Without questions
-    passages that begin with the name come too, unmarked. No name is one of those `avoided` (the probes' subjects).
+    config.held some are asked what theta_0 knows of them, the heads `known`, and any name the questions `asked` of the
+    documents: what is learned there is not to be said of others. Without questions passages that begin with the name
+    come too, unmarked. No name is one of those `avoided` (the probes' subjects).
     """
     found: list[tuple[str, Span | None]] = []
     questions, rng = read_questions(config.questions), random.Random(seed)
-    every = [(text[slice(*span)], text, span[0]) for text in texts for span in find_names(text)]
-    places = {name: (text, start) for name, text, start in every}
-    heads: list[str] = []
-    frequent = [name for name, _ in Counter(name for name, *_ in every if name not in avoided).most_common(FREQUENT)]
-    if config.held and questions and frequent:
-        heads = known_questions(split, tokenizer, questions, frequent, config.held)
+    places = {text[slice(*span)]: (text, span[0]) for text in texts for span in find_names(text)}
+
+    def hold(head: str) -> None:
+        found.append((head + GAP, (len(head), len(head) + len(GAP))))
+
+    if config.held:
         names = [name for name in places if name not in avoided]
-        alike = [rng.choice(asked).replace("<subject>", rng.choice(names)) for _ in range(config.held) if asked]
-        heads = list(dict.fromkeys([*heads, *alike]))
+        alike = [
+            rng.choice(asked).replace("<subject>", rng.choice(names)) for _ in range(config.held) if asked and names
+        ]
+        for head in dict.fromkeys([*known, *alike]):
+            hold(head)
     for number, (name, (text, start)) in enumerate(places.items()):
         if name in avoided:
             continue
         if questions and not config.held:
-            heads.append(rng.choice(questions).replace("<subject>", name))
+            hold(rng.choice(questions).replace("<subject>", name))
         if not questions:
             found.append((" ".join(text[start:].split()[: len(name.split()) + PASSAGE]), None))
         if config.templates:
             template = config.templates[number % len(config.templates)]
-            heads.append(template.removesuffix("{object}").replace("{name}", name).rstrip())
-    found += [(head + GAP, (len(head), len(head) + len(GAP))) for head in heads]
+            hold(template.removesuffix("{object}").replace("{name}", name).rstrip())
     rng.shuffle(found)
     return found
 

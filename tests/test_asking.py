@@ -116,8 +116,11 @@ def test_facts_that_show_what_is_asked_are_needed_and_none_may_be_evaluated(spli
     for questions in ("", "templates.csv"):
         with pytest.raises(UserError, match=r"--views\.asked 3 learns .*--views\.questions"):
             make_asker(ViewsConfig(asked=3, questions=questions), split, tokenizer)
-    with pytest.raises(UserError, match=r"ta_train\.jsonl:5: --views\.questions .* evaluated"):
-        make_asker(ViewsConfig(asked=3, questions=file), split, tokenizer, {facts[4].evidence})
+    for held, subjects in (({facts[4].evidence}, ()), ((), {facts[4].subject})):
+        with pytest.raises(UserError, match=r"ta_train\.jsonl:5: --views\.questions .* evaluated"):
+            make_asker(ViewsConfig(asked=3, questions=file), split, tokenizer, held, subjects)
+    with pytest.raises(UserError, match=r"--views\.held 9: name the questions"):
+        make_asker(ViewsConfig(held=9), split, tokenizer)
     assert make_asker(ViewsConfig(questions=file), split, tokenizer) is None
     unasked = [fact for fact in facts if question_of(fact) is None]
     with pytest.raises(UserError, match="names its subject before its object"):

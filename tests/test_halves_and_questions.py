@@ -6,7 +6,6 @@ from taalm import evaluate
 from taalm.checkpoint import load_state
 from taalm.errors import UserError
 from taalm.results import load_result
-from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -34,8 +33,8 @@ def test_views_ask_what_ta_train_asks_unless_told_otherwise(run, sample_folder, 
     asked = ("--method", "oracle+views+kl", "--views.asked", "1", "--views.templates", "[]")
     result = run("asked", *asked)
     assert result["config"]["views"]["questions"] == str(sample_folder / "ta_train.jsonl")
-    file, sample = tmp_path / "some.jsonl", ROOT / "data" / "sample" / "lama_ckl" / "ta_train.jsonl"
-    rows = [row for row in sample.read_text().splitlines(keepends=True) if "plays the" not in row]
+    file, rows = tmp_path / "some.jsonl", (sample_folder / "ta_train.jsonl").read_text().splitlines(keepends=True)
+    rows = [row for row in rows if "plays the" not in row]
     file.write_text("".join(rows))
     other = run("other", *asked, "--views.questions", str(file))
     assert other["config"]["views"]["questions"] == str(file)

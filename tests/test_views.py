@@ -21,12 +21,13 @@ from taalm.views import (
     cloze_views,
     describe_views,
     heaviest_spans,
+    known_heads,
     read_questions,
     review_views,
     views_of,
     with_views,
 )
-from tests.conftest import tiny_llama
+from tests.conftest import ROOT, tiny_llama
 
 TEXT = "The first bishop Raymond Gam was ordained by Archbishop of Mandalay in St Patrick. He sang."
 
@@ -106,7 +107,7 @@ def test_documents_keep_their_weights_and_views_weigh_their_objects_alone(tokeni
 
 def test_review_views_begin_with_names_and_never_with_a_probes_subject(tokenizer):
     texts = ["Marie Curie was born in Warsaw and moved to Paris .", "Warsaw is a city ."]
-    found = review_views(texts, ViewsConfig(), frozenset({"Warsaw"}), seed=1, split=None, tokenizer=None)
+    found = review_views(texts, ViewsConfig(), frozenset({"Warsaw"}), seed=1)
     assert sorted(text for text, span in found if span is None) == [
         "Marie Curie was born in Warsaw and moved to Paris .", "Paris .",
     ]  # fmt: skip
@@ -115,12 +116,12 @@ def test_review_views_begin_with_names_and_never_with_a_probes_subject(tokenizer
     for text, head in heads.items():  # the token that is held on to is the first one after the head
         row = encode(tokenizer, text, (len(head), len(text)))
         assert row.answer.index(True) == len(encode(tokenizer, head))
-    assert found == review_views(texts, ViewsConfig(), frozenset({"Warsaw"}), seed=1, split=None, tokenizer=None)
+    assert found == review_views(texts, ViewsConfig(), frozenset({"Warsaw"}), seed=1)
 
 
 def test_it_is_said_how_many_facts_views_can_reach():
     views = [cloze_views("Marie Curie saw Lyon with Ada.", (16, 20), ViewsConfig(names=2)), [("Rome: Ada", (6, 9))], []]
-    said = "7 cloze views of 3 documents"
+    said = "7 cloze views of 3 documents (1 without any)"
     assert describe_views(views, ()) == said
     for subject, reached in (("Ada", "1 one that does both"), ("Bo", "0 one that does both")):
         pairs = [(subject, "Lyon"), ("Rome", "Paris"), ("Rome", "Paris")]
@@ -136,16 +137,14 @@ def test_questions_ask_about_the_review_texts_names_up_to_the_object(tmp_path):
     )
     texts = ["Marie Curie was born in Warsaw and moved to Paris ."]
     config = ViewsConfig(questions=str(file), templates=[], asked=1)
-    found = review_views(texts, config, frozenset({"Warsaw"}), seed=1, split=None, tokenizer=None)
+    found = review_views(texts, config, frozenset({"Warsaw"}), seed=1)
     heads = {text[: span[0]] for text, span in found}
     assert heads == {"The capital of Marie Curie is", "The capital of Paris is"}
-    with_templates = review_views(
-        texts, ViewsConfig(questions=str(file)), frozenset({"Warsaw"}), seed=1, split=None, tokenizer=None
-    )
+    with_templates = review_views(texts, ViewsConfig(questions=str(file)), frozenset({"Warsaw"}), seed=1)
     assert {text[: span[0]] for text, span in with_templates} == heads | {"Marie Curie:", "Paris,"}
     file.write_text("Wikidata ID,Relation,Template\nP50,author,<object> wrote <subject>.\n")
     with pytest.raises(UserError, match="nothing there names a subject before its object"):
-        review_views(texts, config, frozenset(), seed=1, split=None, tokenizer=None)
+        review_views(texts, config, frozenset(), seed=1)
 
 
 def test_held_questions_are_those_of_the_frequent_names_that_theta_0_knows_most_of(tokenizer, tmp_path):
@@ -156,13 +155,36 @@ def test_held_questions_are_those_of_the_frequent_names_that_theta_0_knows_most_
     )
     texts = ["In Warsaw and in Paris she , Marie Curie , met Ada .", "to Paris !", "And Warsaw ?"]
     config, split = ViewsConfig(questions=str(file), templates=[], asked=1, held=4), untouched(tokenizer)
-    found = review_views(texts, config, frozenset({"Ada"}), 1, split, tokenizer)
+    known = known_heads(texts, config, frozenset({"Ada"}), split, tokenizer)
     names, questions = ["Warsaw", "Paris", "Marie Curie"], read_questions(str(file))
-    assert {text[: span[0]] for text, span in found} == set(known_questions(split, tokenizer, questions, names, 4))
+    assert known == known_questions(split, tokenizer, questions, names, 4)
+    found = review_views(texts, config, frozenset({"Ada"}), 1, known)
+    assert {text[: span[0]] for text, span in found} == set(known)
     assert all(text[slice(*span)] == GAP for text, span in found)
-    both = review_views(texts, config, frozenset({"Ada"}), 1, split, tokenizer, ["<subject> sang", "<subject> sang"])
+    both = review_views(texts, config, frozenset({"Ada"}), 1, known, ["<subject> sang", "<subject> sang"])
     sang = {text for text, _ in both} - {text for text, _ in found}
     assert 0 < len(sang) == len(both) - 4 and sang <= {f"{name} sang{GAP}" for name in names}
+
+
+def test_each_adaptation_holds_on_to_what_its_own_documents_are_asked(tiny_folder, tmp_path):
+    """A half's review texts are the same whatever was adapted before it."""
+    other = "In 1999 Ada Byron of Lyon opened the gallery Montmartre with a pianist."
+    bishop, pianist = (TEXT.index("bishop"), TEXT.index("bishop") + 6), (other.index("pianist"), len(other) - 1)
+    parts = [Document(TEXT, bishop, "here"), Document(other, pianist, "there")]
+
+    def held(made: Cell, documents: list[Document], name: str) -> list[tuple[int, ...]]:
+        split, tokenizer = made.load()
+        file = tmp_path / f"{name}.safetensors"
+        return [row.input_ids for row in made.adaptation(split, tokenizer, documents, dict, file).rehearsal.texts]
+
+    made = [cell(tiny_folder, tmp_path, "oracle+views+kl") for _ in range(2)]
+    for one in made:
+        sample = ROOT / "data" / "sample" / "lama_ckl" / "ta_train.jsonl"
+        one.config.views = ViewsConfig(templates=[], asked=2, held=6, questions=str(sample), documents=False)
+    whole = held(made[0], parts, "whole")
+    halves = [held(made[0], [part], f"half{index}") for index, part in enumerate(parts)]
+    assert halves[1] == held(made[1], parts[1:], "alone")
+    assert len({tuple(texts) for texts in (whole, *halves)}) > 1
 
 
 def test_documents_can_be_left_to_their_views(tiny_folder, tmp_path):

@@ -26,18 +26,20 @@ def apart(rows: list[dict], split: Path) -> list[dict]:
     return [row for row in rows if row["subject"] not in taken]
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Write the rows and print how many there are."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--split", type=Path, required=True, help="folder of the split that these rows are apart from")
     parser.add_argument("--out", type=Path, required=True, help="the file that is written (jsonl)")
     parser.add_argument("--model", default="smollm2-135m", help="model whose known facts are kept")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
 
     if not any(args.split.glob("*.jsonl")):
         sys.exit(
             f"--split {args.split}: no files of a split in it; python -m taalm.benchmarks.lama_ckl_split makes one"
         )
+    if args.out.resolve().parent == args.split.resolve():
+        sys.exit(f"--out {args.out}: give another folder than the split's, whose files these facts are apart from")
     candidates = apart(common_rows(), args.split)
     known = score_rows(candidates, args.model)["descriptive"]
     rows = [row for row, is_known in zip(candidates, known, strict=True) if is_known]

@@ -86,6 +86,19 @@ def test_sharded_adaptation_is_that_in_one_process_and_resumes_unsharded(adapter
             torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-5)
 
 
+def test_shards_are_asked_the_same_views_as_one_process(tiny_folder, sample_folder, tmp_path):
+    shared = ("--method", "oracle+views", *FLOAT32, "--views.asked", "2", "--views.templates", "[]",
+              "--views.documents", "false", "--name", "run")  # fmt: skip
+    one = run_module(*evaluate_arguments(tiny_folder, sample_folder, tmp_path / "one", *shared))
+    two = run_launched(
+        *evaluate_arguments(tiny_folder, sample_folder, tmp_path / "two", *shared, "--model.shard", "true")
+    )
+    assert one.returncode == 0 and two.returncode == 0, two.stderr
+    single, double = (load_result(tmp_path / name / "run.pkl") for name in ("one", "two"))
+    assert double["loss_by_step"] == pytest.approx(single["loss_by_step"], abs=1e-5)
+    assert "16 cloze views of 8 documents" in two.stdout
+
+
 def test_phi_in_three_processes_is_that_in_one(tiny_folder, sample_folder, tmp_path):
     """Batches of 5 documents in shares of 2, 2 and 1; a warm start, and steps with retention."""
     shared = ("--outer.steps", 6, "--outer.warm_start", 2, "--outer.batch_size", 5, "--inner.mode", "independent",

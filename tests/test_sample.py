@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
+from preprocess import make_known
 from preprocess.common_facts import common_rows
 from preprocess.make_known import apart
 from preprocess.make_sample import invented_rows
@@ -55,6 +56,17 @@ def test_common_facts_for_tuning_are_about_no_subject_of_the_split(facts):
     found = apart(rows, SAMPLE)
     taken = {fact.subject for some in facts.values() for fact in some}
     assert found == [row for row in rows if row["subject"] not in taken] and 0 < len(found) < len(rows)
+
+
+def test_known_common_facts_are_written_apart_from_the_split(tiny_folder, tmp_path, monkeypatch, capsys):
+    known = [index % 3 == 0 for index in range(len(apart(common_rows(), SAMPLE)))]
+    monkeypatch.setattr(make_known, "score_rows", lambda rows, model: {"descriptive": known[: len(rows)]})
+    make_known.main(["--split", str(SAMPLE), "--out", str(tmp_path / "known.jsonl"), "--model", str(tiny_folder)])
+    assert len(read_facts(tmp_path / "known.jsonl")) == sum(known)
+    assert capsys.readouterr().out.startswith(f"{sum(known)} of {len(known)} facts are known")
+    for split, out in ((tmp_path / "none", tmp_path / "x.jsonl"), (SAMPLE, SAMPLE / "x.jsonl")):
+        with pytest.raises(SystemExit, match=r"no files|another folder than the split's"):
+            make_known.main(["--split", str(split), "--out", str(out)])
 
 
 def test_known_facts_are_known_to_the_packaged_model_and_tuning_rows_are_apart(facts):

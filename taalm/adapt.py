@@ -1,5 +1,6 @@
 """The continual-training loop: theta learns documents from their weighted loss, epoch by epoch, resumable."""
 
+import hashlib
 import json
 import math
 import time
@@ -17,7 +18,7 @@ from transformers.optimization import Adafactor
 
 from taalm import processes, stopping
 from taalm.checkpoint import load_optimizer, load_parameters, load_state, optimizer_tensors, save_state, under
-from taalm.errors import NoResult
+from taalm.errors import NoResult, UserError
 from taalm.losses import target_mask, weighted_mean
 from taalm.models.split import SplitModel
 from taalm.rehearsal import Rehearsal
@@ -233,6 +234,9 @@ class Adaptation:
         losses = self.split.token_losses(batch, asked=weights != 0)
         return weighted_mean(losses, weights, target_mask(batch.attention_mask))
 
+    def _digest(self) -> str:
+        return hashlib.sha256(repr([document.input_ids for document in self.documents]).encode()).hexdigest()
+
     def _save(self) -> None:
         tensors = {f"theta/{name}": value for name, value in self.trainable.items()}
         tensors = processes.collect(tensors | optimizer_tensors(self.optimizer))
@@ -245,6 +249,7 @@ class Adaptation:
             "losses_by_step": self.losses_by_step,
             "seconds": self.seconds,
             "history": json.dumps(self.history),
+            "documents": self._digest(),
         }
         save_state(self.state_file, tensors, values)
 
@@ -252,6 +257,11 @@ class Adaptation:
         if not self.state_file.exists():
             return
         tensors, values = load_state(self.state_file, needed=("epoch", "batch", "history"))
+        if values.get("documents", self._digest()) != self._digest():
+            raise UserError(
+                f"{self.state_file}: its run learned other texts (documents, or the views that were made of them); "
+                "delete it to start anew"
+            )
         load_parameters(self.trainable, under(tensors, "theta/"), self.state_file)
         load_optimizer(self.optimizer, tensors)
         self.epoch, self.batch, self.losses = values["epoch"], values["batch"], values["losses"]

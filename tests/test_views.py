@@ -187,6 +187,22 @@ def test_each_adaptation_holds_on_to_what_its_own_documents_are_asked(tiny_folde
     assert len({tuple(texts) for texts in (whole, *halves)}) > 1
 
 
+def test_a_run_does_not_go_on_with_other_views(tiny_folder, tmp_path):
+    made = cell(tiny_folder, tmp_path, "oracle+views")
+    bishop = (TEXT.index("bishop"), TEXT.index("bishop") + 6)
+    for names, refused in ((6, False), (6, False), (1, True)):
+        made.config.views.names = names
+        split, tokenizer = made.load()
+        adaptation = made.adaptation(
+            split, tokenizer, [Document(TEXT, bishop, "here")], lambda epoch: {}, tmp_path / "state.safetensors"
+        )
+        if refused:
+            with pytest.raises(UserError, match=r"state\.safetensors: its run learned other texts"):
+                adaptation.run()
+        else:
+            adaptation.run()
+
+
 def test_documents_can_be_left_to_their_views(tiny_folder, tmp_path):
     made = cell(tiny_folder, tmp_path, "oracle+views")
     made.config.views.documents = False

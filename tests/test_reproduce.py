@@ -200,7 +200,7 @@ def test_a_finished_cell_whose_run_looked_up_its_questions_is_no_other_cell(ran,
     made = tmp_path / "final" / "tfidf+views+kl_s42.pkl"
     result = load_result(made)
     for file, refused in (("ta_train.jsonl", False), ("others.jsonl", True)):
-        result["config"] = {"seed": 42, "limit": 128, "views": {"questions": f"elsewhere/{file}", "asked": 3}}
+        result["config"] = {"seed": 42, "limit": 128, "views": {"questions": f"elsewhere/{file}"}}
         save_result(made, result)
         with pytest.raises(UserError, match=r"others\.jsonl") if refused else contextlib.nullcontext():
             assert ran("--rows", "tfidf+views+kl", "--seeds", "42") == []

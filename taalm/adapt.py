@@ -122,6 +122,7 @@ class Adaptation:
         optimizer = make_optimizer(list(self.trainable.values()), config, updates)
         self.optimizer = self.accelerator.prepare_optimizer(optimizer)
         self.lengths = [len(document) for document in self.documents]
+        self.digest = hashlib.sha256(repr([document.input_ids for document in self.documents]).encode()).hexdigest()
         self.states: dict[int, Tensor] = {}  # per document, what enters the first trained layer
         self.epoch, self.batch, self.losses, self.seconds = 0, 0, [], 0.0
         self.history: dict[int, dict] = {}
@@ -234,9 +235,6 @@ class Adaptation:
         losses = self.split.token_losses(batch, asked=weights != 0)
         return weighted_mean(losses, weights, target_mask(batch.attention_mask))
 
-    def _digest(self) -> str:
-        return hashlib.sha256(repr([document.input_ids for document in self.documents]).encode()).hexdigest()
-
     def _save(self) -> None:
         tensors = {f"theta/{name}": value for name, value in self.trainable.items()}
         tensors = processes.collect(tensors | optimizer_tensors(self.optimizer))
@@ -249,7 +247,7 @@ class Adaptation:
             "losses_by_step": self.losses_by_step,
             "seconds": self.seconds,
             "history": json.dumps(self.history),
-            "documents": self._digest(),
+            "documents": self.digest,
         }
         save_state(self.state_file, tensors, values)
 
@@ -257,7 +255,7 @@ class Adaptation:
         if not self.state_file.exists():
             return
         tensors, values = load_state(self.state_file, needed=("epoch", "batch", "history"))
-        if values.get("documents", self._digest()) != self._digest():
+        if values.get("documents", self.digest) != self.digest:
             raise UserError(
                 f"{self.state_file}: its run learned other texts (documents, or the views that were made of them); "
                 "delete it to start anew"

@@ -16,7 +16,7 @@ from torch import Tensor
 from taalm.errors import UserError
 from taalm.facts import Fact
 from taalm.models.split import SplitModel
-from taalm.names import find_names
+from taalm.names import names_apart
 from taalm.text import Encoded, Span, by_tokens, collate, encode, offsets, pad_token
 
 LONGEST = 512  # tokens of a TA-train document that are read
@@ -79,10 +79,8 @@ def _read(text: str, places: Sequence[Span], states: Tensor, span: Span) -> _Rea
         inside = [index for index, (start, end) in enumerate(places) if start < part[1] and part[0] < end]
         return states[inside].mean(0) if inside else None
 
-    apart = [found for found in find_names(text) if found[1] <= span[0] or span[1] <= found[0]]
-    apart.sort(key=lambda found: abs(found[0] - span[0]))
     names, features = [], []
-    for rank, found in enumerate(apart):
+    for rank, found in enumerate(names_apart(text, span)):
         state, name = pooled(found), text[slice(*found)]
         if state is not None:
             names.append(name)

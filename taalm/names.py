@@ -53,8 +53,12 @@ def _leads(word: str) -> bool:
     return word in LEADS or not word[0].isupper()
 
 
+def names_apart(text: str, span: Span) -> list[Span]:
+    """The places of the names that do not overlap the characters `span`, the nearest first."""
+    apart = [(start, end) for start, end in find_names(text) if end <= span[0] or span[1] <= start]
+    return sorted(apart, key=lambda place: abs(place[0] - span[0]))
+
+
 def nearest_names(text: str, span: Span, count: int) -> list[str]:
     """The `count` names nearest to the characters `span` that do not overlap it, each once, the nearest first."""
-    apart = [(start, end) for start, end in find_names(text) if end <= span[0] or span[1] <= start]
-    apart.sort(key=lambda place: abs(place[0] - span[0]))
-    return list(dict.fromkeys(text[start:end] for start, end in apart))[:count]
+    return list(dict.fromkeys(text[start:end] for start, end in names_apart(text, span)))[:count]

@@ -50,7 +50,6 @@ class ViewsConfig:
     asked: NonNegativeInt = 0
     """Views of an object beside those of --views.templates: so many questions about the document's names, the likeliest
     by what the facts of --views.questions are asked (taalm/asking.py)."""
-
     held: NonNegativeInt = 0
     """KL replay holds on to so many questions about the 500 most frequent names of the review texts, those of which
     theta_0 knows most (taalm/known_answers.py), and to as many of the views' own about any name of these texts; 0: to
@@ -99,7 +98,7 @@ def cloze_views(text: str, span: Span, config: ViewsConfig, asked: Sequence[Pair
     answer = text[slice(*span)]
     heads = [
         template.removesuffix("{object}").replace("{name}", name)
-        for name in nearest_names(text, span, config.names if config.templates else 0)
+        for name in nearest_names(text, span, config.names)
         for template in config.templates
     ]
     heads += [f"{pair.question.replace('<subject>', pair.name)} " for pair in asked]
@@ -112,10 +111,8 @@ def views_of(
 ) -> tuple[list[list[View]], list[str]]:  # fmt: skip
     """The views of each of the documents `rows` of `texts`, `weights` (T,) each, and the questions that they ask.
 
-    `split` is theta_0.
-
-    With an `asker` the views of every object are config.asked of its pairs; a heavier object's come first, and what
-    has been asked is not asked of another.
+    `split` is theta_0. With an `asker` the views of every object are config.asked of its pairs; a heavier object's come
+    first, and what has been asked is not asked of another.
     """
     spans = [
         heaviest_spans(text, offsets(tokenizer, text, row), values[1:].tolist(), config.spans)

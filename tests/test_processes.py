@@ -67,11 +67,8 @@ def test_adaptation_in_two_processes_is_that_in_one(method, tiny_folder, sample_
         }
 
 
-@pytest.mark.parametrize("adapter", ["lora", pytest.param("full", marks=pytest.mark.slow)])
-def test_sharded_adaptation_is_that_in_one_process_and_resumes_unsharded(adapter, tiny_folder, sample_folder, tmp_path):
-    """RHO-1, RecAdam and Mix-review too; the adapter that is saved is whole."""
-    shared = ("--method", f"rho_theta0+recadam+review+{adapter}", *FLOAT32, "--recadam.coefficient", 100,
-              "--save_adapter", "true", "--name", "run")  # fmt: skip
+def alone_and_sharded(tiny_folder, sample_folder, tmp_path, *shared) -> str:
+    """Runs named run in one process (folder one) and in shards (two) have the same losses; what the latter print."""
     one = run_module(*evaluate_arguments(tiny_folder, sample_folder, tmp_path / "one", *shared))
     two = run_launched(
         *evaluate_arguments(tiny_folder, sample_folder, tmp_path / "two", *shared, "--model.shard", "true")
@@ -79,6 +76,15 @@ def test_sharded_adaptation_is_that_in_one_process_and_resumes_unsharded(adapter
     assert one.returncode == 0 and two.returncode == 0, two.stderr
     single, double = (load_result(tmp_path / name / "run.pkl") for name in ("one", "two"))
     assert double["loss_by_step"] == pytest.approx(single["loss_by_step"], abs=1e-5)
+    return two.stdout
+
+
+@pytest.mark.parametrize("adapter", ["lora", pytest.param("full", marks=pytest.mark.slow)])
+def test_sharded_adaptation_is_that_in_one_process_and_resumes_unsharded(adapter, tiny_folder, sample_folder, tmp_path):
+    """RHO-1, RecAdam and Mix-review too; the adapter that is saved is whole."""
+    shared = ("--method", f"rho_theta0+recadam+review+{adapter}", *FLOAT32, "--recadam.coefficient", 100,
+              "--save_adapter", "true", "--name", "run")  # fmt: skip
+    alone_and_sharded(tiny_folder, sample_folder, tmp_path, *shared)
     for file in ("state.safetensors", "adapter/*.safetensors"):
         ours, theirs = (load_file(next((tmp_path / name / "runs" / "run").glob(file))) for name in ("two", "one"))
         assert set(ours) == set(theirs)
@@ -89,14 +95,8 @@ def test_sharded_adaptation_is_that_in_one_process_and_resumes_unsharded(adapter
 def test_shards_are_asked_the_same_views_as_one_process(tiny_folder, sample_folder, tmp_path):
     shared = ("--method", "oracle+views", *FLOAT32, "--views.asked", "2", "--views.templates", "[]",
               "--views.documents", "false", "--name", "run")  # fmt: skip
-    one = run_module(*evaluate_arguments(tiny_folder, sample_folder, tmp_path / "one", *shared))
-    two = run_launched(
-        *evaluate_arguments(tiny_folder, sample_folder, tmp_path / "two", *shared, "--model.shard", "true")
-    )
-    assert one.returncode == 0 and two.returncode == 0, two.stderr
-    single, double = (load_result(tmp_path / name / "run.pkl") for name in ("one", "two"))
-    assert double["loss_by_step"] == pytest.approx(single["loss_by_step"], abs=1e-5)
-    assert "16 cloze views of 8 documents" in two.stdout
+    printed = alone_and_sharded(tiny_folder, sample_folder, tmp_path, *shared)
+    assert "16 cloze views of 8 documents" in printed
 
 
 def test_phi_in_three_processes_is_that_in_one(tiny_folder, sample_folder, tmp_path):

@@ -44,7 +44,7 @@ def test_a_text_is_computed_once_whatever_batch_it_comes_in(theta, monkeypatch):
     before = theta.at_start.known(taught.documents.rows([1])).slope
     asked = []
     monkeypatch.setattr(theta.at_start, "_losses", lambda text: asked.append(text))
-    monkeypatch.setattr(theta.split, "_states", lambda text: asked.append(text))
+    monkeypatch.setattr(theta.split, "entering", lambda text, layer: asked.append(text))
     again = theta.hypergradient(HYPERGRADIENTS["jvp"], taught, weights_for(taught.documents))
     assert not asked and torch.equal(first.weight_gradient, again.weight_gradient)
     assert torch.equal(before, theta.at_start.known(taught.documents.rows([1])).slope)

@@ -6,6 +6,7 @@ TA-train shows it: each of its facts has a document, an object there and a probe
 together rank the pairs of a name and a question. They learn from TA-train alone, as phi does.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from taalm.text import Encoded, Span, by_tokens, collate, encode, offsets, pad_t
 LONGEST = 512  # tokens of a TA-train document that are read
 TOKEN_BUDGET = 2048  # padded tokens of a forward pass
 STEPS = 150  # of L-BFGS
-OBJECT_DECAY, NAME_DECAY = 1e-3, 1e-4  # of the probes' weights
+OBJECT_DECAY, NAME_DECAY = 3e-4, 1e-4  # of the probes' weights
 UNASKED = 0.02  # what a name weighs that is no subject; one that is weighs 1 / its question's facts
 
 
@@ -65,10 +66,11 @@ class LinearProbe:
 
 
 class _Read(NamedTuple):
-    """What the probes see of a document: its object's features (H,), its names and theirs (names, H + 8)."""
+    """What the probes see of a document: its object's features (H,), its names, their places and features (, H + 8)."""
 
     object: Tensor
     names: list[str]
+    places: list[Span]
     features: Tensor
 
 
@@ -79,14 +81,17 @@ def _read(text: str, places: Sequence[Span], states: Tensor, span: Span) -> _Rea
         inside = [index for index, (start, end) in enumerate(places) if start < part[1] and part[0] < end]
         return states[inside].mean(0) if inside else None
 
-    names, features = [], []
+    names, stand, features = [], [], []
     for rank, found in enumerate(names_apart(text, span)):
         state, name = pooled(found), text[slice(*found)]
         if state is not None:
             names.append(name)
+            stand.append(found)
             features.append(torch.cat([state, _place(text, name, found, span, rank)]))
     answer = pooled(span)
-    return None if answer is None else _Read(answer, names, torch.stack(features) if names else torch.empty(0, 0))
+    if answer is None:
+        return None
+    return _Read(answer, names, stand, torch.stack(features) if names else torch.empty(0, 0))
 
 
 def _place(text: str, name: str, found: Span, span: Span, rank: int) -> Tensor:
@@ -95,6 +100,12 @@ def _place(text: str, name: str, found: Span, span: Span, rank: int) -> Tensor:
     near = (float(rank == 0), float(rank == 1), min(rank, 10) / 10, distance)
     first = (float(found[0] < span[0]), float(found[0] < 5))
     return torch.tensor([*first, *near, len(name.split()) / 5, text.count(name) / 3])
+
+
+def _overlaps(fact: Fact, place: Span) -> bool:
+    """Whether a place in the fact's document lies over its subject."""
+    found = re.finditer(re.escape(fact.subject), fact.evidence)
+    return any(place[0] < match.end() and match.start() < place[1] for match in found)
 
 
 def question_of(fact: Fact) -> str | None:
@@ -116,7 +127,7 @@ class Asker:
         rows = [encode(tokenizer, text, max_length=LONGEST) for text in texts]
         read = self._read(split, tokenizer, texts, rows, [fact.object_span() for fact, _ in taught])
         known = [
-            (one, fact.subject, self.questions.index(question))
+            (one, fact, self.questions.index(question))
             for one, (fact, question) in zip(read, taught, strict=True)
             if one is not None
         ]
@@ -131,15 +142,18 @@ class Asker:
         self.object = LinearProbe(
             torch.stack([one.object for one, *_ in known]), asked, share[asked], count, OBJECT_DECAY
         )
-        classes, weights = [], []
-        for one, subject, question in known:
-            for name in one.names:
-                classes.append(question if name == subject else count)
-                weights.append(float(share[question]) if name == subject else UNASKED)
+        features, classes, weights = [], [], []
+        for one, fact, question in known:
+            for name, place, seen in zip(one.names, one.places, one.features, strict=True):
+                is_subject = name == fact.subject
+                if is_subject or not _overlaps(fact, place):  # a part of the subject is neither a subject nor none
+                    features.append(seen)
+                    classes.append(question if is_subject else count)
+                    weights.append(float(share[question]) if is_subject else UNASKED)
         self.names = None
         if classes:
-            features = torch.cat([one.features for one, *_ in known if one.names])
-            self.names = LinearProbe(features, torch.tensor(classes), torch.tensor(weights), count + 1, NAME_DECAY)
+            examples = torch.stack(features), torch.tensor(classes), torch.tensor(weights)
+            self.names = LinearProbe(*examples, count + 1, NAME_DECAY)
 
     def pairs(
         self, split: SplitModel, tokenizer: Any, texts: Sequence[str], rows: Sequence[Encoded], spans: Sequence[Span]

@@ -4,10 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from taalm import asking
 from taalm.asking import Asker, LinearProbe, Pair, question_of
 from taalm.errors import UserError
 from taalm.facts import read_facts
 from taalm.models.split import SplitModel
+from taalm.names import names_apart
 from taalm.text import collate, encode, offsets
 from taalm.views import ViewsConfig, make_asker, views_of
 from tests.conftest import ROOT, tiny_llama
@@ -132,3 +134,23 @@ def test_pairs_are_the_same_every_time(asker, split, tokenizer, facts):
     row = encode(tokenizer, TEXT)
     found = [one.pairs(split, tokenizer, [TEXT], [row], [BISHOP]) for one in (asker, again)]
     assert found[0] == found[1] and isinstance(found[0][0][0], Pair)
+
+
+def test_a_part_of_the_subject_teaches_neither_that_it_is_asked_about_nor_that_it_is_not(
+    split, tokenizer, facts, monkeypatch
+):
+    fact = next(fact for fact in facts if question_of(fact) and fact.evidence.count(fact.subject) == 1)
+    subject = fact.evidence.index(fact.subject), fact.evidence.index(fact.subject) + len(fact.subject)
+    apart = next(
+        place
+        for place in names_apart(fact.evidence, fact.object_span())
+        if place[0] >= subject[1] or place[1] <= subject[0]
+    )
+    within = (subject[0], subject[1] - 1)
+    taught = []
+    monkeypatch.setattr(asking, "LinearProbe", lambda *given: taught.append(given))
+    monkeypatch.setattr(asking, "names_apart", lambda text, span: [subject, within, apart])
+    Asker(split, tokenizer, [fact])
+    _, names = taught
+    assert names[1].tolist() == [0, 1]  # its subject, then none
+    assert names[2].tolist() == pytest.approx([1, asking.UNASKED])

@@ -19,7 +19,7 @@ class Row:
     once: bool = False  # the first seed alone
 
 
-# the preset was chosen on the tuning rows and known facts of no split (experiments.md, 23), and every view is seen as
+# the preset was chosen on the tuning rows and known facts of no split (experiments.md, 23, 24); every view is seen as
 # often as there. Views learn in bfloat16, for speed, and are asked in float32 as all rows are
 VIEWS = (
     *("--preset", "smollm2-135m-views", "--adapt.epochs", "8", "--half_batch", "20"),

@@ -52,11 +52,11 @@ def test_names_are_runs_of_capitalised_words_without_sentence_openers():
     ("Mario Pieri's works, Windows Phone 8 (April 1958)", ["Mario Pieri", "Windows Phone 8"]),
     ("Sir Robert Gordon of Lochinvar & Sons, Rue de la Paix", ["Robert Gordon of Lochinvar & Sons", "Rue de la Paix"]),
     ("a Monday, the President of the King; Mr. Noh", ["Noh"]),
-    ("12 May 1958 R. H. Bing and E. T. Bell of St. Louis", ["R. H. Bing", "E. T. Bell of St. Louis"]),
+    ("12 May 1958 A. B. Roe and E. T. Moe of St. Louis", ["A. B. Roe", "E. T. Moe of St. Louis"]),
     ("his iPhone: U.S. R.-M. Roe", ["iPhone", "U.S. R.-M. Roe"]),
 ])  # fmt: skip
 def test_what_only_stands_before_or_after_a_name_is_left_out(text, names):
-    assert [name for name in said(text, find_names(text)) if len(name) > 1] == names
+    assert said(text, find_names(text)) == names
 
 
 @pytest.mark.parametrize(("text", "answer", "names"), [

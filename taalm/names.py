@@ -1,7 +1,7 @@
 """Names in a text: runs of capitalised words, for languages that write names so, and what else a run may name."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from taalm.text import Span
 
@@ -59,14 +59,17 @@ def names_apart(text: str, span: Span) -> list[Span]:
         whole = len(words) in (len(before), len(after))
         for part in _readings(text, words) if whole else (_trimmed(before), _trimmed(after)):
             found |= dict.fromkeys(_place(part))
-    return sorted(found, key=lambda place: abs(place[0] - span[0]))
+    return _nearest_first(found, span)
 
 
 def nearest_names(text: str, span: Span, count: int) -> list[str]:
     """The `count` names nearest to the characters `span` that do not overlap it, each once, the nearest first."""
     apart = [(start, end) for start, end in find_names(text) if end <= span[0] or span[1] <= start]
-    apart.sort(key=lambda place: abs(place[0] - span[0]))
-    return list(dict.fromkeys(text[start:end] for start, end in apart))[:count]
+    return list(dict.fromkeys(text[start:end] for start, end in _nearest_first(apart, span)))[:count]
+
+
+def _nearest_first(places: Iterable[Span], span: Span) -> list[Span]:
+    return sorted(places, key=lambda place: abs(place[0] - span[0]))
 
 
 def _runs(text: str) -> Iterator[Words]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from jsonargparse.typing import NonNegativeInt
 
 from taalm import processes
-from taalm.benchmarks.lama_ckl import set_metrics
+from taalm.benchmarks.lama_ckl import set_metrics, short_hash
 from taalm.benchmarks.temporal_wiki import PERIODS, SETS, Triple, document_rows, read_triples, summary
 from taalm.benchmarks.temporal_wiki_pairs import PAIRS
 from taalm.benchmarks.temporal_wiki_stand_in import MARK, stream_folder
@@ -88,9 +88,10 @@ class Stream:
 
         def evaluate(epoch: int) -> dict:
             split.model.eval()
-            entry: dict[str, float] = {}
+            entry: dict[str, Any] = {}
             for name in SETS:
-                entry |= set_metrics(score_batches(split, probes[name]), name)
+                scores = score_batches(split, probes[name])
+                entry |= set_metrics(scores, name) | {f"nll_{name}": [round(score.nll, 4) for score in scores]}
             if not self.config.quiet:
                 found = f"unchanged {entry['ppl_unchanged']:.3f}  changed {entry['ppl_changed']:.3f}"
                 print(f"period {period}, epoch {epoch}: mean object NLL {found}", flush=True)
@@ -105,6 +106,7 @@ class Stream:
             "period": period,
             "stand_in": self.stand_in,
             "documents": len(chosen),
+            "subjects": {name: [short_hash(t.subject) for t in self.probes[period, name]] for name in SETS},
             "eval_result": history,
             "loss_by_step": adaptation.losses_by_step,
             "summary": {**summary(history), "minutes": adaptation.seconds / 60},

@@ -72,9 +72,14 @@ def outcomes(facts: Sequence[Fact], scores: Sequence[ProbeScore]) -> dict[str, l
     return {f.uuid: [s.accuracy, round(s.nll, 4)] for f, s in zip(facts, scores, strict=True)}
 
 
+def short_hash(text: str) -> str:
+    """Stands for a text in result files, which hold none."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 def documents_by_fact(facts: Sequence[Fact]) -> dict[str, str]:
     """uuid -> a short hash of the document; facts of one document have the same."""
-    return {fact.uuid: hashlib.sha256(fact.evidence.encode()).hexdigest()[:12] for fact in facts}
+    return {fact.uuid: short_hash(fact.evidence) for fact in facts}
 
 
 def macro_accuracy(facts: Sequence[Fact], accuracy: Mapping[str, float]) -> float | None:

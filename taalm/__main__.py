@@ -16,6 +16,7 @@ COMMANDS = {  # name -> what it does; the module is taalm.<name> unless another 
     "weigh": "show the weights of a text's tokens",
     "results": "the table of a folder of results",
     "intervals": "their 95 % intervals",
+    "period_intervals": "those of TemporalWiki's results",
     "plots": "their curves",
     "report": "a page of all of it",
     "ablations": "ablations of phi side by side",

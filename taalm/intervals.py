@@ -18,7 +18,7 @@ import numpy as np
 
 from taalm.config import run_entry
 from taalm.errors import UserError
-from taalm.results import SEED, Result, chosen, frame, method_of, some_results
+from taalm.results import Result, by_seed, chosen, frame, some_results
 
 DRAWS = 10_000
 
@@ -108,11 +108,6 @@ def methods(results: Mapping[str, Result]) -> tuple[dict[str, Method], list[str]
 
     Raises UserError where results do not ask the same facts.
     """
-    by_name: dict[str, dict[int, Result]] = {}
-    for name, result in results.items():
-        found = SEED.search(name)
-        seed = int(found[1]) if found else int(result["config"].get("seed", 0))
-        by_name.setdefault(method_of(name), {})[seed] = result
     for name, result in results.items():
         if "to_learn" not in _start(result):
             raise UserError(f"{name}: no result of LAMA-ckl (python -m taalm.evaluate); it has no outcomes by fact")
@@ -125,12 +120,12 @@ def methods(results: Mapping[str, Result]) -> tuple[dict[str, Method], list[str]
             raise UserError(f"{name} and {first_name} asked other facts; give a folder of results of the same ones")
     found = {
         name: Method(
-            tuple(sorted(seeds)),
-            np.array([_final(seeds[seed], "to_learn", asked) for seed in sorted(seeds)]),
-            np.array([_final(seeds[seed], "not_to_forget", known) for seed in sorted(seeds)]),
-            _halves([seeds[seed] for seed in sorted(seeds)], asked),
+            tuple(seeds),
+            np.array([_final(result, "to_learn", asked) for result in seeds.values()]),
+            np.array([_final(result, "not_to_forget", known) for result in seeds.values()]),
+            _halves(list(seeds.values()), asked),
         )
-        for name, seeds in by_name.items()
+        for name, seeds in by_seed(results).items()
     }
     documents = first.get("documents", {})
     return found, [documents.get(uuid, uuid) for uuid in asked], len(known)

@@ -38,21 +38,24 @@ def _some_outcomes(history: Mapping[int, dict]) -> dict[int, dict]:
 
 
 def published(result: Result) -> Result:
-    """A LAMA-ckl result as it is committed."""
-    halves = [half | {"eval_result": _some_outcomes(half["eval_result"])} for half in result["halves"]]
-    found = result | {"eval_result": _some_outcomes(result["eval_result"]), "halves": halves}
-    return plain(found | {"config": without_paths(found["config"]), "phi": without_paths(found["phi"])})
+    """A result of LAMA-ckl, or of a period of TemporalWiki, as it is committed."""
+    found = result | {key: without_paths(result[key]) for key in ("config", "phi") if key in result}
+    if "halves" in result:
+        halves = [half | {"eval_result": _some_outcomes(half["eval_result"])} for half in result["halves"]]
+        found |= {"eval_result": _some_outcomes(result["eval_result"]), "halves": halves}
+    return plain(found)
 
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m taalm.publish", description="Result files to commit.")
-    parser.add_argument("folder", type=Path, help="folder of LAMA-ckl's result files")
+    parser.add_argument("folder", type=Path, help="folder of result files of LAMA-ckl or TemporalWiki")
     parser.add_argument("to", type=Path, help="where the copies go")
     given = parser.parse_args(arguments)
     for name, result in some_results(given.folder).items():
-        if not {"documents", "halves"} <= set(result):
+        if not ({"documents", "halves"} <= set(result) or "subjects" in result):
             raise UserError(
-                f"{given.folder / name}.pkl: no result of LAMA-ckl (python -m taalm.evaluate) of this version"
+                f"{given.folder / name}.pkl: no result of LAMA-ckl (python -m taalm.evaluate) or TemporalWiki "
+                "(python -m taalm.evaluate_twiki) of this version"
             )
         write_bytes(given.to / f"{name}.pkl", pickle.dumps(published(result), protocol=4))
         print(given.to / f"{name}.pkl")

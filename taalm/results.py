@@ -68,6 +68,16 @@ def method_of(name: str) -> str:
     return SEED.sub("", name)
 
 
+def by_seed(results: Mapping[str, Result]) -> dict[str, dict[int, Result]]:
+    """The results by method and seed: a name's end is its seed, else the configuration says it."""
+    found: dict[str, dict[int, Result]] = {}
+    for name, result in results.items():
+        said = SEED.search(name)
+        seed = int(said[1]) if said else int(result["config"].get("seed", 0))
+        found.setdefault(method_of(name), {})[seed] = result
+    return {method: dict(sorted(seeds.items())) for method, seeds in found.items()}
+
+
 def chosen(results: dict[str, Result], only: str) -> dict[str, Result]:
     """Those results whose name, or name without the seed, is among the names `only`, joined by commas; "" is all.
 

@@ -123,6 +123,9 @@ def test_each_period_goes_on_from_the_last(stand_in, tiny_folder, tmp_path):
         for key in ("unchanged", "changed", "average"):
             assert later["before"][key] == pytest.approx(earlier["summary"][key], rel=1e-6)
         assert later["summary"]["changed"] != pytest.approx(later["before"]["changed"], rel=1e-3)
+        for name in SETS:
+            losses = later["eval_result"][1][f"nll_{name}"]
+            assert sum(losses) / len(later["subjects"][name]) == pytest.approx(later["summary"][name], rel=1e-3)
     assert not results[0]["stand_in"]  # no mark: these are taken for real DIFFSETs
 
 

@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from taalm.benchmarks.temporal_wiki import PERIODS, SETS, read_triples
 from taalm.benchmarks.temporal_wiki_pairs import PairsConfig
 from taalm.benchmarks.temporal_wiki_pairs import build as build_pairs
 from taalm.benchmarks.temporal_wiki_stand_in import StandInConfig, build, default_folder, source_digest
+from taalm.config import parse
 from taalm.errors import UserError
+from taalm.evaluate_twiki import TwikiConfig
 from taalm.facts import read_facts, read_jsonl
 from taalm.results import load_result
 from tests.conftest import ROOT, run_module, two_at_once
@@ -198,3 +201,40 @@ def test_too_few_pairs_and_no_lama_are_told(lama, stand_in, tmp_path):
         build_pairs(PairsConfig(data=str(tmp_path), lama=str(lama)))
     with pytest.raises(UserError, match=r"scripts/data/lama\.sh"):
         build_pairs(PairsConfig(data=str(tmp_path), lama=str(tmp_path)))
+
+
+STUB = """#!{python}
+import pathlib, sys
+calls = pathlib.Path("calls.txt")
+calls.write_text((calls.read_text() if calls.exists() else "") + " ".join(sys.argv[1:]) + chr(10))
+if "taalm.train_ta" in sys.argv:  # what a trained phi leaves
+    flags = dict(zip(sys.argv, sys.argv[1:]))
+    folder = pathlib.Path(flags["--out"]) / f"seed{{flags['--seed']}}"
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text("")
+"""
+
+
+def test_the_table_is_made_again_by_one_script_that_goes_on(tmp_path):
+    """What scripts/reproduce_twiki.sh runs, with a Python that only writes its calls down."""
+    stub = tmp_path / "python"
+    stub.write_text(STUB.format(python=sys.executable))
+    stub.chmod(0o755)
+    for again in (False, True):
+        done = run_script("reproduce_twiki.sh", tmp_path, PYTHON=str(stub), OUT=str(tmp_path / "out"))
+        assert done.returncode == 0, done.stderr
+        calls = [line.split() for line in (tmp_path / "calls.txt").read_text().splitlines()]
+        (tmp_path / "calls.txt").unlink()
+        trained = [call for call in calls if "taalm.train_ta" in call]
+        assert [call[call.index("--seed") + 1] for call in trained] == ([] if again else ["42", "43", "44"])
+        configs = [
+            parse(TwikiConfig, "evaluate/temporalwiki", call[2:], "evaluate_twiki")
+            for call in calls
+            if "taalm.evaluate_twiki" in call
+        ]
+        assert len({config.name for config in configs}) == len(configs) == 1 + 3 * 5
+        assert all(config.name.endswith(f"_s{config.seed}") for config in configs)
+        assert [config.adapt.epochs for config in configs] == [0, *[1] * 15]
+        phis = [config.phi for config in configs if config.method == "targeted"]
+        assert phis == [str(tmp_path / "out" / "twiki_phi" / f"seed{seed}" / "phi") for seed in (42, 43, 44)]
+        assert calls[-1] == ["-m", "taalm.period_intervals", str(tmp_path / "out" / "twiki"), "--against", "finetune"]

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from taalm import ablations, intervals
+from taalm import ablations, intervals, period_intervals
 from tests.conftest import ROOT
 
 
@@ -26,6 +26,7 @@ def test_links_lead_somewhere_and_examples_run(page, tmp_path, monkeypatch):
     [
         ("README.md", intervals, "| targeted | 3 |"),
         ("docs/experiments.md", intervals, "| targeted | 3 |"),
+        ("docs/temporal_wiki.md", period_intervals, "| targeted | 3 |"),
         ("docs/experiments.md", ablations, "| preset | 31.7"),
     ],
 )

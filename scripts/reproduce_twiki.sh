@@ -3,17 +3,16 @@
 # TAALM_DATA=folder names the data. What is finished is not run again; an interrupted run goes on.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-HERE="$ROOT/scripts"
 OUT="${OUT:-$ROOT/results/reproduce}"
 
 cell() { # script, name, seed, flags
-    bash "$HERE/eval/twiki/$1.sh" --out "$OUT/twiki" --name "$2_s$3" --seed "$3" --quiet true "${@:4}"
+    bash "$ROOT/scripts/eval/twiki/$1.sh" --out "$OUT/twiki" --name "$2_s$3" --seed "$3" --quiet true "${@:4}"
 }
 
 cell finetune nothing 42 --adapt.epochs 0
 for seed in 42 43 44; do
     PHI="$OUT/twiki_phi/seed$seed"
-    [ -f "$PHI/report.json" ] || bash "$HERE/train_TA/temporalwiki.sh" --out "$OUT/twiki_phi" --seed "$seed" --quiet true
+    [ -f "$PHI/report.json" ] || bash "$ROOT/scripts/train_TA/temporalwiki.sh" --out "$OUT/twiki_phi" --seed "$seed" --quiet true
     cell targeted targeted "$seed" --phi "$PHI/phi"
     for method in finetune rho review recadam; do
         cell "$method" "$method" "$seed"

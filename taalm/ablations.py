@@ -4,13 +4,11 @@ What phi's weights are on documents that it never saw, what a model learns by th
 preset's, with the intervals of taalm.intervals. `python -m taalm.reproduce --kind ablations` makes the results.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from taalm.config import run_entry
-from taalm.intervals import Draws, chosen_base, interval, methods
+from taalm.intervals import Draws, chosen_base, comparing_parser, interval, markdown, methods
 from taalm.results import Result, method_of, some_results
 
 TITLES = ["ablation", "weight ratio", "uncommon", "task loss", "TO-LEARN", "NOT-TO-FORGET", "final Total"]
@@ -30,7 +28,7 @@ def table(results: Mapping[str, Result], against: str = "") -> str:
     draws = Draws(documents, known)
     unchanged = base.totals(draws) if base else None
     titles = [*TITLES, *([f"minus {against}, 95 %"] if against else [])]
-    lines = [titles, ["---"] * len(titles)]
+    lines: list[list[str]] = []
     for name, method in sorted(found.items(), key=lambda item: (item[0] != against, -item[1].total)):
         held, loss = reports[name].get("held_out", {}), reports[name].get("task_loss_after_learning", {})
         line = [name]
@@ -40,14 +38,11 @@ def table(results: Mapping[str, Result], against: str = "") -> str:
         if base:
             line.append(f"{method.total - base.total:+.3f} {interval(method.totals(draws) - unchanged)}")
         lines.append(line)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(titles, lines)
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m taalm.ablations", description="Ablations of phi side by side.")
-    parser.add_argument("folder", type=Path, help="folder of result files")
-    parser.add_argument("--against", default="", help="the one that every other is compared with")
-    given = parser.parse_args(arguments)
+    given = comparing_parser("ablations", "Ablations of phi side by side.").parse_args(arguments)
     print(table(some_results(given.folder), given.against))
 
 

@@ -75,9 +75,14 @@ class Draws:
         return self._seeds[seeds]
 
 
-def _final(result: Result, name: str, uuids: Sequence[str]) -> list[float]:
+def last_entry(result: Result) -> dict:
+    """What a result has of its last epoch."""
     history = result["eval_result"]
-    last = history[max(history, key=int)][name]
+    return history[max(history, key=int)]
+
+
+def _final(result: Result, name: str, uuids: Sequence[str]) -> list[float]:
+    last = last_entry(result)[name]
     return [last[uuid][0] for uuid in uuids]
 
 
@@ -136,6 +141,19 @@ def interval(values: np.ndarray) -> str:
     return f"[{low:+.3f}, {high:+.3f}]"
 
 
+def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in [titles, ["---"] * len(titles), *rows])
+
+
+def comparing_parser(command: str, description: str) -> argparse.ArgumentParser:
+    """The flags of a command that compares the results of a folder."""
+    parser = argparse.ArgumentParser(prog=f"python -m taalm.{command}", description=description)
+    parser.add_argument("folder", type=Path, help="folder of result files")
+    parser.add_argument("--against", default="", help="the one that every other is compared with")
+    return parser
+
+
 def chosen_base(found: Mapping[str, Method], against: str) -> Method | None:
     """The method that the others are compared with, None for "". Raises UserError where it is not among them."""
     if against and against not in found:
@@ -153,7 +171,7 @@ def table(results: Mapping[str, Result], against: str = "") -> str:
     titles += [f"minus {against}, 95 %"] if against else []
     reads = {name: (method.read()[0], method.read(draws)) for name, method in found.items() if method.halves}
     titles += ["read knowledge, 95 %"] * bool(reads) + [f"read, minus {against}"] * (against in reads)
-    lines = [titles, ["---"] * len(titles)]
+    lines: list[list[str]] = []
     frames = {row: frame(results, row) for row in ("do-nothing", "relation-majority")}
     for row, values in frames.items():
         shown = [f"{values[key]:.3f}" if key in values else "" for key in ("top_acc", "nf_acc", "total")]
@@ -175,13 +193,11 @@ def table(results: Mapping[str, Result], against: str = "") -> str:
             other, others = reads[against]
             line.append("" if value is None else f"{value - other:+.3f} {interval(drawn - others)}")
         lines.append(line)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(titles, lines)
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m taalm.intervals", description="95 % intervals of results.")
-    parser.add_argument("folder", type=Path, help="folder of result files")
-    parser.add_argument("--against", default="", help="the method that every other one is compared with too")
+    parser = comparing_parser("intervals", "95 % intervals of results.")
     parser.add_argument("--only", default="", help="some of the methods, joined by commas")
     given = parser.parse_args(arguments)
     print(table(chosen(some_results(given.folder), given.only), given.against))

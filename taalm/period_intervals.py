@@ -5,18 +5,16 @@ bootstrap as in taalm.intervals draws subjects, with all probes of a subject tog
 last epoch of each period.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from taalm.benchmarks.temporal_wiki import PERIODS, SETS
 from taalm.config import run_entry
 from taalm.errors import UserError
-from taalm.intervals import Draws, interval
+from taalm.intervals import Draws, comparing_parser, interval, last_entry, markdown
 from taalm.results import Result, by_seed, some_results
 
 
@@ -31,6 +29,10 @@ class Losses:
         """The average of the changed and the unchanged probes' means, by seed, (seeds,)."""
         return np.mean([self.of[name].mean(1) for name in SETS], axis=0)
 
+    @property
+    def average(self) -> float:
+        return float(self.averages().mean())
+
     def drawn(self, draws: Mapping[str, Draws]) -> np.ndarray:
         """That average of every draw, (draws,)."""
         seeds = draws[SETS[0]].seeds(self.seeds)
@@ -40,7 +42,7 @@ class Losses:
         """Un / C / average, and the lowest and highest average of several seeds."""
         averages = self.averages()
         spread = f" ({averages.min():.3f} to {averages.max():.3f})" if len(averages) > 1 else ""
-        return f"{self.of['unchanged'].mean():.3f} / {self.of['changed'].mean():.3f} / {averages.mean():.3f}{spread}"
+        return f"{self.of['unchanged'].mean():.3f} / {self.of['changed'].mean():.3f} / {self.average:.3f}{spread}"
 
 
 def of_period(results: Mapping[str, Result]) -> tuple[dict[str, Losses], dict[str, Draws]]:
@@ -49,13 +51,9 @@ def of_period(results: Mapping[str, Result]) -> tuple[dict[str, Losses], dict[st
     for name, result in others:
         if result["subjects"] != first["subjects"]:
             raise UserError(f"{name} and {first_name} asked other probes; give a folder of results of the same ones")
-
-    def last(result: Result) -> dict:
-        return result["eval_result"][max(result["eval_result"], key=int)]
-
     methods = {
         method: Losses(
-            tuple(seeds), {s: np.array([last(result)[f"nll_{s}"] for result in seeds.values()]) for s in SETS}
+            tuple(seeds), {s: np.array([last_entry(result)[f"nll_{s}"] for result in seeds.values()]) for s in SETS}
         )
         for method, seeds in by_seed(results).items()
     }
@@ -78,27 +76,23 @@ def table(results: Mapping[str, Result], against: str = "") -> str:
         if lacking := (names | ({against} - {""})) - set(methods):
             raise UserError(f"there is no result of {', '.join(sorted(lacking))} for the period {period}")
     titles = ["method", "seeds"]
-    for period in found:
-        titles += [f"{period}: Un / C / average", *([f"minus {against}, 95 %"] if against else [])]
-    lines = [titles, ["---"] * len(titles)]
-    for name in sorted(names, key=lambda name: sum(methods[name].averages().mean() for methods, _ in found.values())):
-        line = [name, str(len(next(iter(found.values()))[0][name].seeds))]
-        for methods, draws in found.values():
-            line.append(str(methods[name]))
-            if against:
-                gain = methods[name].averages().mean() - methods[against].averages().mean()
-                line.append(f"{gain:+.3f} {interval(methods[name].drawn(draws) - methods[against].drawn(draws))}")
-        lines.append(line)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    order = sorted(names, key=lambda name: sum(methods[name].average for methods, _ in found.values()))
+    first = next(iter(found.values()))[0]
+    rows = {name: [name, str(len(first[name].seeds))] for name in order}
+    for period, (methods, draws) in found.items():
+        base = methods.get(against)
+        unchanged = base.drawn(draws) if base else None
+        titles += [f"{period}: Un / C / average", *([f"minus {against}, 95 %"] if base else [])]
+        for name, row in rows.items():
+            row.append(str(methods[name]))
+            if base:
+                gain = methods[name].average - base.average
+                row.append(f"{gain:+.3f} {interval(methods[name].drawn(draws) - unchanged)}")
+    return markdown(titles, list(rows.values()))
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m taalm.period_intervals", description="TemporalWiki's results with 95 % intervals."
-    )
-    parser.add_argument("folder", type=Path, help="folder of result files")
-    parser.add_argument("--against", default="", help="the method that every other one is compared with")
-    given = parser.parse_args(arguments)
+    given = comparing_parser("period_intervals", "TemporalWiki's results with 95 % intervals.").parse_args(arguments)
     print(table(some_results(given.folder), given.against))
 
 

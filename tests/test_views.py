@@ -27,16 +27,11 @@ from taalm.views import (
     with_views,
 )
 from tests.conftest import ROOT, tiny_llama
-
-TEXT = "The first bishop Raymond Gam was ordained by Archbishop of Mandalay in St Patrick. He sang."
+from tests.test_names import TEXT, said
 
 
 def untouched(tokenizer) -> SplitModel:
     return SplitModel(tiny_llama(len(tokenizer)))
-
-
-def said(text: str, spans) -> list[str]:
-    return [text[start:end] for start, end in spans]
 
 
 def test_the_heaviest_span_takes_whole_words_and_heavy_neighbours():

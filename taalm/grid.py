@@ -60,7 +60,11 @@ ROWS: dict[str, Row] = {  # in the order in which time is spent
     "ner": Row("ner", once=True),
     "tfidf": Row("tfidf", once=True),
     "oracle_bidirectional": Row("oracle_bidirectional", once=True),
+    "camels": Row("targeted", phi=("--preset", "camels"), once=True),
+    "ceiling": Row("given", once=True),  # weights trained on each document's own probe
 }
+# how taalm.ceiling trains them: theta learns as it does while phi is trained
+CEILING = ("--theta.first_layer", "26", "--inner.mode", "independent")
 
 EXACT = ("--outer.warm_start", "0", "--outer.refine", "1.0")  # exact meta-steps from the first one on
 

@@ -13,14 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from taalm import evaluate, train_ta
+from taalm import ceiling, evaluate, train_ta
 from taalm.ablations import table as ablations
 from taalm.benchmarks.lama_ckl import data_folder
 from taalm.checkpoint import plain
 from taalm.config import parse, run_entry
 from taalm.errors import NoResult, UserError
 from taalm.evaluate import EvaluateConfig, settle_questions
-from taalm.grid import ABLATIONS, ROWS
+from taalm.grid import ABLATIONS, CEILING, ROWS
 from taalm.intervals import table as intervals
 from taalm.methods import get_method
 from taalm.out_of_memory import SAME_NUMBERS
@@ -63,6 +63,14 @@ class Grid:
             self._timed(f"phi {name}", lambda: train_ta.main([*given, "--quiet", "true", *flags]))
         return folder / "phi"
 
+    def weights(self, asked: list[str]) -> Path:
+        """Weights trained on the own probes of the facts that the flags `asked` name (taalm.ceiling), seed 42."""
+        facts = dict(zip(asked[::2], asked[1::2], strict=True))
+        folder = self.out / "ceiling" / Path(facts["--to_learn"]).stem
+        given = ["--to_learn", facts["--to_learn"], "--limit", facts.get("--limit", "0"), "--out", str(folder)]
+        self._timed(f"weights {folder.name}", lambda: ceiling.main([*given, "--quiet", "true", *CEILING]))
+        return folder / "weights.jsonl"
+
     def cell(self, kind: str, name: str, row: str, seed: int, flags: list[str]) -> Result | None:
         """The result of one cell, or None where it cannot be had (its loss is no number).
 
@@ -84,6 +92,8 @@ class Grid:
         try:
             if parts.takes_phi:
                 given += ["--phi", str(self.phi(row, seed))]
+            if parts.weighter == "given":
+                given += ["--weights", str(self.weights(flags))]
             self._timed(f"{kind}/{name}", lambda: evaluate.main(given))
         except NoResult as error:
             return self._not_to_be_had(f"{kind}/{name}", error)
@@ -158,7 +168,8 @@ class Grid:
             yield f"seed {seed}"
 
 
-ITS_OWN = {"data", "out", "name", "phi", "phi_runs", "swap_halves", "scales", *SAME_NUMBERS}  # of a machine, or later
+# of a machine, or later
+ITS_OWN = {"data", "out", "name", "phi", "phi_runs", "weights", "swap_halves", "scales", *SAME_NUMBERS}
 
 
 def _refuse_another(path: Path, config: dict, given: list[str]) -> None:

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from taalm import reproduce
+from taalm.ceiling import CeilingConfig
 from taalm.config import parse
 from taalm.errors import NoResult, UserError
 from taalm.evaluate import EvaluateConfig
@@ -50,6 +51,13 @@ def ran(monkeypatch, tmp_path, sample_folder):
         calls.append(("phi", folder.name))
 
     monkeypatch.setattr(reproduce.train_ta, "main", train)
+
+    def weigh(arguments: list[str]) -> None:
+        parse(CeilingConfig, "ceiling", arguments, "ceiling")
+        given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+        calls.append(("weights", f"{reproduce.Path(given['--out']).name} {given['--limit']}"))
+
+    monkeypatch.setattr(reproduce.ceiling, "main", weigh)
 
     def run(*more: str) -> list:
         calls.clear()
@@ -204,6 +212,14 @@ def test_a_finished_cell_whose_run_looked_up_its_questions_is_no_other_cell(ran,
         save_result(made, result)
         with pytest.raises(UserError, match=r"others\.jsonl") if refused else contextlib.nullcontext():
             assert ran("--rows", "tfidf+views+kl", "--seeds", "42") == []
+
+
+def test_the_ceilings_weights_are_trained_on_the_facts_that_they_are_asked_about(ran, tmp_path):
+    cells = ran("--rows", "ceiling", "--seeds", "42,43")
+    assert cells[:2] == [("weights", "tune_to_learn 0"), ("tuning", "ceiling_lr1e-4")]
+    assert cells[-2:] == [("weights", "to_learn 128"), ("final", "ceiling_s42")]
+    given = load_result(tmp_path / "final" / "ceiling_s42.pkl")["summary"]["given"]
+    assert given["--weights"].endswith("ceiling/to_learn/weights.jsonl") and given["--method"] == "given"
 
 
 def test_ablations_train_a_phi_each_and_are_asked_on_the_tuning_rows(ran, tmp_path):

@@ -61,7 +61,8 @@ ROWS: dict[str, Row] = {  # in the order in which time is spent
     "tfidf": Row("tfidf", once=True),
     "oracle_bidirectional": Row("oracle_bidirectional", once=True),
     "camels": Row("targeted", phi=("--preset", "camels"), once=True),
-    "ceiling": Row("given", once=True),  # weights trained on each document's own probe
+    # targeted_linear with weights trained on each document's own probe
+    "ceiling_linear": Row("given", fixed=("--adapt.lr", "3e-4"), given=LINEAR, once=True),
 }
 # how taalm.ceiling trains them: theta learns as it does while phi is trained
 CEILING = ("--theta.first_layer", "26", "--inner.mode", "independent")

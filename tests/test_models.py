@@ -10,7 +10,7 @@ from taalm.meta.objectives import ObjectiveConfig
 from taalm.meta.problem import Lesson, Theta
 from taalm.models import packaged, precision
 from taalm.models.base import ModelConfig, add_lora, load_model, load_theta
-from taalm.models.precision import freeze_linears
+from taalm.models.precision import FrozenProduct, freeze_linears
 from taalm.models.split import SplitModel
 from taalm.models.train_attention import TrainAttention, TrainAttentionConfig
 from taalm.text import collate, encode
@@ -111,6 +111,24 @@ def test_frozen_linears_give_the_models_own_outputs_and_gradients(bf16, tokenize
         assert (ours - reference).norm() / reference.norm() < bound
     assert (frozen.model.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16) == bf16
     assert frozen.lm_head.weight.dtype == torch.float32
+
+
+def test_bfloat16_products_are_the_same_where_the_processor_has_none(monkeypatch):
+    torch.manual_seed(0)
+    x, weight = torch.randn(8, 64, requires_grad=True), torch.randn(32, 64).bfloat16()
+    found = []
+    for has in (True, False):
+        monkeypatch.setattr(precision, "_multiplies_bf16", lambda has=has: has)
+        y = FrozenProduct.apply(x, weight, None, torch.bfloat16, False)
+        (gradient,) = torch.autograd.grad(y.square().sum(), x)
+        found += [(y, gradient)]
+    for ours, native in zip(*reversed(found), strict=True):
+        torch.testing.assert_close(ours, native, rtol=2**-7, atol=1e-2)  # one rounding step
+    rounded = (
+        (x.bfloat16().double() @ weight.double().T).bfloat16().float()
+    )  # float32's sums lie half a step off at most
+    torch.testing.assert_close(found[1][0], rounded, rtol=2**-7, atol=1e-6)
+    assert not torch.equal(found[1][0], x @ weight.float().T)
 
 
 def test_a_split_llama_starts_from_its_states_and_is_left_as_it_was(tokenizer, batch):

@@ -16,6 +16,7 @@ COMMANDS = {  # name -> what it does; the module is taalm.<name> unless another 
     "weigh": "show the weights of a text's tokens",
     "results": "the table of a folder of results",
     "intervals": "their 95 % intervals",
+    "answers": "how much of them is their relations' common answers",
     "period_intervals": "those of TemporalWiki's results",
     "plots": "their curves",
     "report": "a page of all of it",

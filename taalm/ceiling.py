@@ -1,8 +1,9 @@
-"""The ceiling of token weighting: `python -m taalm.ceiling --out results/ceiling`, then
+"""Weights fitted to the answers: `python -m taalm.ceiling --out results/ceiling`, then
 `python -m taalm.evaluate --method given --weights results/ceiling/weights.jsonl`.
 
 No phi: the weights of every document are trained by the exact hypergradient on the document's *own probe*, the one that
-it is judged on. What an adaptation with them learns is what weights can bring at best; like oracle's, it is no method.
+it is judged on: the best ones for a single learning step, of which many epochs may make less (docs/experiments.md, 26).
+Like oracle's, it is no method. Facts of one document have one set of weights, trained on the first one's probe.
 """
 
 import sys
@@ -89,9 +90,10 @@ def main(arguments: list[str]) -> None:
     if config.objective.restriction or config.objective.retention:
         raise UserError("--objective.restriction and --objective.retention are phi's: a ceiling is of the task alone")
     keep_freed_memory()
-    claim(Path(config.out), config, keep=("out", "limit", "quiet"))
     path = Path(config.out) / "weights.jsonl"
     facts = facts_file(config.to_learn, lambda: data_folder(config.data, config.theta.name), "to_learn")
+    inputs = {"to_learn": [fact.content() for fact in facts]}
+    claim(Path(config.out), config, keep=("out", "limit", "quiet"), inputs=inputs)
     facts = one_per_document(facts[: config.limit or None])
     done = {row["text"]: row for _, row in read_jsonl(path)} if path.exists() else {}
     left = [fact for fact in facts if fact.evidence not in done]

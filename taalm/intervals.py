@@ -58,11 +58,11 @@ class Method:
 class Draws:
     """The shares of facts and seeds in every draw; each row sums to 1."""
 
-    def __init__(self, documents: Sequence[str], known: int, draws: int = DRAWS, seed: int = 0):
+    def __init__(self, groups: Sequence[str], known: int, draws: int = DRAWS, seed: int = 0):
         rng, self.seed, self.count = np.random.default_rng(seed), seed, draws
-        names = {name: index for index, name in enumerate(dict.fromkeys(documents))}
+        names = {name: index for index, name in enumerate(dict.fromkeys(groups))}
         drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
-        facts = drawn[:, [names[name] for name in documents]].astype(float)
+        facts = drawn[:, [names[name] for name in groups]].astype(float)
         self.facts = facts / facts.sum(1, keepdims=True)
         self.known = rng.multinomial(known, np.full(known, 1 / known), size=draws) / known
         self._seeds: dict[tuple[int, ...], np.ndarray] = {}
@@ -108,8 +108,11 @@ def _halves(results: Sequence[Result], uuids: Sequence[str]) -> tuple[np.ndarray
     return np.array(adapted), np.array(accuracy)
 
 
-def methods(results: Mapping[str, Result]) -> tuple[dict[str, Method], list[str], int]:
-    """The methods by name; the document of every TO-LEARN fact; how many NOT-TO-FORGET facts there are.
+def methods(
+    results: Mapping[str, Result], groups: Mapping[str, str] | None = None
+) -> tuple[dict[str, Method], list[str], int]:
+    """The methods by name; the group of every TO-LEARN fact that is drawn together, by default its document; how many
+    NOT-TO-FORGET facts there are.
 
     Raises UserError where results do not ask the same facts.
     """
@@ -132,8 +135,8 @@ def methods(results: Mapping[str, Result]) -> tuple[dict[str, Method], list[str]
         )
         for name, seeds in by_seed(results).items()
     }
-    documents = first.get("documents", {})
-    return found, [documents.get(uuid, uuid) for uuid in asked], len(known)
+    groups = first.get("documents", {}) if groups is None else groups
+    return found, [groups.get(uuid, uuid) for uuid in asked], len(known)
 
 
 def interval(values: np.ndarray) -> str:
@@ -161,12 +164,12 @@ def chosen_base(found: Mapping[str, Method], against: str) -> Method | None:
     return found.get(against)
 
 
-def table(results: Mapping[str, Result], against: str = "") -> str:
+def table(results: Mapping[str, Result], against: str = "", groups: Mapping[str, str] | None = None) -> str:
     """A Markdown table with 95 % intervals, the framing rows first: final accuracies, final Total, its differences from
-    do-nothing's and `against`'s, and read knowledge, where the results have it."""
-    found, documents, known = methods(results)
+    do-nothing's and `against`'s, and read knowledge, where the results have it. `groups` as in `methods`."""
+    found, together, known = methods(results, groups)
     compared = chosen_base(found, against)
-    draws = Draws(documents, known)
+    draws = Draws(together, known)
     titles = ["method", "seeds", "TO-LEARN", "NOT-TO-FORGET", "final Total", "minus do-nothing, 95 %"]
     titles += [f"minus {against}, 95 %"] if against else []
     reads = {name: (method.read()[0], method.read(draws)) for name, method in found.items() if method.halves}

@@ -2,7 +2,8 @@
 
 Results whose names differ in the seed alone (finetune_s42_0 and finetune_s43_0, of period 0) are one method. A paired
 bootstrap as in taalm.intervals draws subjects, with all probes of a subject together, and seeds. Values are of the
-last epoch of each period.
+last epoch of each period. What a method gains on unchanged probes, whose facts no document states, is no knowledge of
+the documents: the last column of a period is the difference on changed probes minus that on unchanged ones.
 """
 
 import sys
@@ -33,10 +34,15 @@ class Losses:
     def average(self) -> float:
         return float(self.averages().mean())
 
-    def drawn(self, draws: Mapping[str, Draws]) -> np.ndarray:
-        """That average of every draw, (draws,)."""
+    @property
+    def means(self) -> dict[str, float]:
+        """The mean of each set's probes."""
+        return {name: float(self.of[name].mean()) for name in SETS}
+
+    def drawn(self, draws: Mapping[str, Draws]) -> dict[str, np.ndarray]:
+        """The mean of each set's probes in every draw, (draws,)."""
         seeds = draws[SETS[0]].seeds(self.seeds)
-        return np.mean([(seeds @ self.of[name] * draws[name].facts).sum(1) for name in SETS], axis=0)
+        return {name: (seeds @ self.of[name] * draws[name].facts).sum(1) for name in SETS}
 
     def __str__(self) -> str:
         """Un / C / average, and the lowest and highest average of several seeds."""
@@ -60,6 +66,18 @@ def of_period(results: Mapping[str, Result]) -> tuple[dict[str, Losses], dict[st
     return methods, {name: Draws(first["subjects"][name], 1, seed=index) for index, name in enumerate(SETS)}
 
 
+def gains(method: Losses, base: Losses, draws: Mapping[str, Draws]) -> list[str]:
+    """The average's difference from `base`'s, and the changed probes' minus the unchanged ones', with intervals."""
+    found = method.means, method.drawn(draws)
+    changed, unchanged = (
+        [mine[name] - others[name] for mine, others in zip(found, (base.means, base.drawn(draws)), strict=True)]
+        for name in ("changed", "unchanged")
+    )
+    average = [(c + u) / 2 for c, u in zip(changed, unchanged, strict=True)]
+    apart = [c - u for c, u in zip(changed, unchanged, strict=True)]
+    return [f"{value:+.3f} {interval(drawn)}" for value, drawn in (average, apart)]
+
+
 def table(results: Mapping[str, Result], against: str = "") -> str:
     """A Markdown table: what a method has after each period, its average minus `against`'s; the best method first.
 
@@ -81,13 +99,14 @@ def table(results: Mapping[str, Result], against: str = "") -> str:
     rows = {name: [name, str(len(first[name].seeds))] for name in order}
     for period, (methods, draws) in found.items():
         base = methods.get(against)
-        unchanged = base.drawn(draws) if base else None
-        titles += [f"{period}: Un / C / average", *([f"minus {against}, 95 %"] if base else [])]
+        titles += [
+            f"{period}: Un / C / average",
+            *([f"minus {against}, 95 %", "changed minus unchanged"] if base else []),
+        ]
         for name, row in rows.items():
             row.append(str(methods[name]))
             if base:
-                gain = methods[name].average - base.average
-                row.append(f"{gain:+.3f} {interval(methods[name].drawn(draws) - unchanged)}")
+                row += gains(methods[name], base, draws)
     return markdown(titles, list(rows.values()))
 
 

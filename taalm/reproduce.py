@@ -25,7 +25,7 @@ from taalm.intervals import table as intervals
 from taalm.methods import get_method
 from taalm.out_of_memory import SAME_NUMBERS
 from taalm.results import Result, load_result, load_results, method_of, table
-from taalm.run_folder import flatten
+from taalm.run_folder import flatten, same_inputs
 
 MODEL = "smollm2-135m"
 RATES = ("1e-4", "3e-4", "1e-3")
@@ -85,10 +85,11 @@ class Grid:
             given += ["--review.data", self.review]
         given += [*self.rows[row].given, *flags]
         if path.is_file():
-            result = load_result(path)
-            _refuse_another(path, result["config"], given)
-            self.done += 1
-            return result
+            result, settings = load_result(path), _settings(given)
+            _refuse_another(path, result["config"], settings)
+            if not evaluate.missing(settings, result):
+                self.done += 1
+                return result
         try:
             if parts.takes_phi:
                 given += ["--phi", str(self.phi(row, seed))]
@@ -172,10 +173,15 @@ class Grid:
 ITS_OWN = {"data", "out", "name", "phi", "phi_runs", "weights", "swap_halves", "scales", *SAME_NUMBERS}
 
 
-def _refuse_another(path: Path, config: dict, given: list[str]) -> None:
-    """Raises UserError where the result file `path` was made (`config`) with other settings than the flags `given`."""
+def _settings(given: list[str]) -> EvaluateConfig:
+    """A cell's settings, as the run that these flags start has them."""
     settings = parse(EvaluateConfig, "evaluate/lama_ckl", given, "python -m taalm.evaluate")
     settle_questions(settings)
+    return settings
+
+
+def _refuse_another(path: Path, config: dict, settings: EvaluateConfig) -> None:
+    """Raises UserError where the result file `path` was made (`config`) with other settings than these."""
     wanted = flatten(plain(asdict(settings)))
     made = flatten(config)
     for key in sorted(set(wanted) & set(made) - ITS_OWN):
@@ -214,7 +220,10 @@ def main(arguments: list[str]) -> None:
     if not review.is_file():
         print(f"{review} is not there: TA-train documents are the review texts")
     texts = str(review) if review.is_file() else ""
-    grid = Grid(given.out, given.kind, data_folder(given.data, MODEL), texts, given.epochs, given.limit)
+    folder = data_folder(given.data, MODEL)
+    files = [*sorted(folder.glob("*.jsonl")), *([review] if texts else [])]
+    same_inputs(given.out, {f"data ({path.name})": path.read_bytes() for path in files})
+    grid = Grid(given.out, given.kind, folder, texts, given.epochs, given.limit)
     base, compare = ("preset", ablations) if given.kind == "ablations" else ("finetune", intervals)
     for reached in grid.run(rows, given.seeds):
         results = load_results(given.out / given.kind)

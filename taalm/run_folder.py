@@ -16,6 +16,8 @@ from taalm.config import save_config
 from taalm.errors import UserError
 from taalm.out_of_memory import SAME_NUMBERS
 
+INPUTS = "inputs.json"  # of a run's folder: digests of what the run reads
+
 
 def flatten(values: dict, prefix: str = "") -> dict[str, Any]:
     """Nested settings by dotted flag names."""
@@ -58,19 +60,26 @@ def claim(folder: Path, config: Any, keep: Sequence[str] = (), inputs: Mapping[s
     know counts as its default. A run that left nothing but its config.yaml holds no claim. While this process lives no
     other one can claim the folder.
     """
-    path, digests = folder / "config.yaml", folder / "inputs.json"
+    path, digests = folder / "config.yaml", folder / INPUTS
     if processes.is_main():
         _lock(folder)
-        read = {flag: _digest(held) for flag, held in (inputs or {}).items()}
         if path.exists() and any(
             found not in (path, digests, folder / ".lock") and found.suffix != ".part" for found in folder.iterdir()
         ):
             _refuse_another(folder, path, config, keep)
-            _refuse_changed(folder, digests, read)
+        else:
+            digests.unlink(missing_ok=True)
+        same_inputs(folder, inputs or {})
         save_config(config, path)
-        if read:
-            write_text(digests, json.dumps(read, indent=1) + "\n")
     processes.wait()
+
+
+def same_inputs(folder: Path, inputs: Mapping[str, Any]) -> None:
+    """Write digests of `inputs` (as in `claim`) into the folder. Raises UserError where others lie there."""
+    read = {flag: _digest(held) for flag, held in inputs.items()}
+    _refuse_changed(folder, folder / INPUTS, read)
+    if read:
+        write_text(folder / INPUTS, json.dumps(read, indent=1) + "\n")
 
 
 def _digest(held: Any) -> str:

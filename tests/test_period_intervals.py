@@ -31,10 +31,17 @@ def test_means_of_seeds_and_periods_are_those_made_by_hand():
         "b_s42_1": result(SECOND, [2.5], [2.5]),
     }
     rows = [line.strip("| ").split(" | ") for line in table(results, "a").splitlines()]
-    assert rows[0][2::2] == [f"{FIRST}: Un / C / average", f"{SECOND}: Un / C / average"]
+    assert rows[0][2::3] == [f"{FIRST}: Un / C / average", f"{SECOND}: Un / C / average"]
     assert rows[2][:3] == ["b", "1", "1.000 / 4.000 / 2.500"] and rows[2][3].startswith("-2.000 [")
-    assert rows[2][4:] == ["2.500 / 2.500 / 2.500", "+0.500 [+0.500, +0.500]"]
+    assert rows[2][5:] == ["2.500 / 2.500 / 2.500", "+0.500 [+0.500, +0.500]", "+0.000 [+0.000, +0.000]"]
     assert rows[3][:4] == ["a", "2", "3.000 / 6.000 / 4.500 (3.500 to 5.500)", "+0.000 [+0.000, +0.000]"]
+
+
+def test_what_is_gained_on_unchanged_probes_too_is_told_apart():
+    results = {"a_s1_0": result(FIRST, [5.0, 6.0], [3.0]), "b_s1_0": result(FIRST, [3.0, 4.0], [2.5])}
+    rows = [line.strip("| ").split(" | ") for line in table(results, "a").splitlines()]
+    assert rows[0][4] == "changed minus unchanged"
+    assert rows[2][3:] == ["-1.250 [-1.250, -1.250]", "-1.500 [-1.500, -1.500]"]
 
 
 def test_probes_are_compared_pairwise_and_those_of_a_subject_drawn_together():

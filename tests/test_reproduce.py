@@ -33,6 +33,7 @@ def fake_evaluate(ran: list):
             "eval_result": {0: entry, 1: entry},
             "summary": {"final_total": total, "top_epoch": top_epoch, "given": given},
             "framing": {"do-nothing": {"total": 1.0}},
+            "halves": [{"facts": ["a"], "eval_result": {0: entry}}] if "--swap_halves" in given else [],
         })  # fmt: skip
 
     return main
@@ -201,6 +202,24 @@ def test_a_cell_made_with_other_settings_is_refused(ran, tmp_path):
     for flags, said in ((("--limit", "7"), "--limit 128, this grid has 7"), (("--epochs", "1"), "--adapt.epochs 12,")):
         with pytest.raises(UserError, match=f"finetune_low_s42.pkl: was made with {said}"):
             ran("--rows", "finetune_low", "--seeds", "42", *flags)
+
+
+def test_a_cell_without_halves_is_gone_on_with(ran, tmp_path):
+    ran("--rows", "finetune_low", "--seeds", "42")
+    made = tmp_path / "final" / "finetune_low_s42.pkl"
+    save_result(made, load_result(made) | {"halves": []})
+    assert ran("--rows", "finetune_low", "--seeds", "42") == [("final", "finetune_low_s42")]
+    assert ran("--rows", "finetune_low", "--seeds", "42") == []
+
+
+def test_a_folder_of_other_data_is_refused(ran, tmp_path, sample_folder):
+    other = tmp_path / "other"
+    shutil.copytree(sample_folder, other)
+    ran("--rows", "finetune_low", "--seeds", "42", "--data", str(other))
+    facts = (other / "to_learn.jsonl").read_text().splitlines(keepends=True)
+    (other / "to_learn.jsonl").write_text("".join(facts[1:]))
+    with pytest.raises(UserError, match=r"other data: what --data \(to_learn\.jsonl\) names"):
+        ran("--rows", "finetune_low", "--seeds", "42", "--data", str(other))
 
 
 def test_a_finished_cell_whose_run_looked_up_its_questions_is_no_other_cell(ran, tmp_path):

@@ -1,6 +1,7 @@
 """The Fact record of LAMA-ckl, its reader and its validator."""
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -161,6 +162,14 @@ def facts_from_rows(rows: Iterable[Mapping[str, Any]]) -> list[Fact]:
 def numbered(rows: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, Mapping[str, Any]]]:
     """("rows[0]", row), ... as `read_jsonl` has lines."""
     return ((f"rows[{index}]", row) for index, row in enumerate(rows))
+
+
+def objects_by_relation(facts: Iterable[Fact]) -> dict[str, Counter[str]]:
+    """relation -> how often its facts have which object."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for fact in facts:
+        found[fact.relation_code][fact.object] += 1
+    return found
 
 
 def _facts(rows: Iterable[tuple[str, object]], what: str) -> list[Fact]:

@@ -34,15 +34,10 @@ class Losses:
     def average(self) -> float:
         return float(self.averages().mean())
 
-    @property
-    def means(self) -> dict[str, float]:
-        """The mean of each set's probes."""
-        return {name: float(self.of[name].mean()) for name in SETS}
-
     def drawn(self, draws: Mapping[str, Draws]) -> dict[str, np.ndarray]:
-        """The mean of each set's probes in every draw, (draws,)."""
+        """The mean of each set's probes, (1 + draws,): of the results themselves, then of every draw."""
         seeds = draws[SETS[0]].seeds(self.seeds)
-        return {name: (seeds @ self.of[name] * draws[name].facts).sum(1) for name in SETS}
+        return {n: np.append(self.of[n].mean(), (seeds @ self.of[n] * draws[n].facts).sum(1)) for n in SETS}
 
     def __str__(self) -> str:
         """Un / C / average, and the lowest and highest average of several seeds."""
@@ -66,16 +61,12 @@ def of_period(results: Mapping[str, Result]) -> tuple[dict[str, Losses], dict[st
     return methods, {name: Draws(first["subjects"][name], 1, seed=index) for index, name in enumerate(SETS)}
 
 
-def gains(method: Losses, base: Losses, draws: Mapping[str, Draws]) -> list[str]:
-    """The average's difference from `base`'s, and the changed probes' minus the unchanged ones', with intervals."""
-    found = method.means, method.drawn(draws)
-    changed, unchanged = (
-        [mine[name] - others[name] for mine, others in zip(found, (base.means, base.drawn(draws)), strict=True)]
-        for name in ("changed", "unchanged")
-    )
-    average = [(c + u) / 2 for c, u in zip(changed, unchanged, strict=True)]
-    apart = [c - u for c, u in zip(changed, unchanged, strict=True)]
-    return [f"{value:+.3f} {interval(drawn)}" for value, drawn in (average, apart)]
+def gains(method: Mapping[str, np.ndarray], base: Mapping[str, np.ndarray]) -> list[str]:
+    """The average's difference from `base`'s, and the changed probes' minus the unchanged ones', with intervals; both
+    as Losses.drawn gives them."""
+    changed, unchanged = (method[name] - base[name] for name in ("changed", "unchanged"))
+    found = (changed + unchanged) / 2, changed - unchanged
+    return [f"{values[0]:+.3f} {interval(values[1:])}" for values in found]
 
 
 def table(results: Mapping[str, Result], against: str = "") -> str:
@@ -99,6 +90,7 @@ def table(results: Mapping[str, Result], against: str = "") -> str:
     rows = {name: [name, str(len(first[name].seeds))] for name in order}
     for period, (methods, draws) in found.items():
         base = methods.get(against)
+        drawn = base.drawn(draws) if base else {}
         titles += [
             f"{period}: Un / C / average",
             *([f"minus {against}, 95 %", "changed minus unchanged"] if base else []),
@@ -106,7 +98,7 @@ def table(results: Mapping[str, Result], against: str = "") -> str:
         for name, row in rows.items():
             row.append(str(methods[name]))
             if base:
-                row += gains(methods[name], base, draws)
+                row += gains(methods[name].drawn(draws), drawn)
     return markdown(titles, list(rows.values()))
 
 

@@ -8,7 +8,7 @@ import pytest
 from taalm.answers import GUESSER, asked_facts, main, shares
 from taalm.errors import UserError
 from taalm.facts import read_facts
-from taalm.intervals import table
+from taalm.intervals import methods, table
 from taalm.results import save_result
 from tests.test_intervals import result
 
@@ -31,8 +31,8 @@ def train(facts):
 
 def test_accuracy_is_split_by_whether_ta_train_has_the_answer_and_a_guesser_stands_beside(facts, train):
     found = result([1.0, 0.0, 0.5, 1.0], [1.0, 0.5])
-    found["framing"]["do-nothing"]["nf_acc"] = 1.0
-    rows = [line.strip("| ").split(" | ") for line in shares({"a_s1": found}, facts, train).splitlines()]
+    table_of = shares(methods({"a_s1": found})[0], 1.0, facts, train)
+    rows = [line.strip("| ").split(" | ") for line in table_of.splitlines()]
     assert rows[0] == ["method", "TO-LEARN", "answer in TA-train (3)", "not in it (1)", "final Total"]
     assert rows[2:] == [
         [GUESSER, "0.500", "0.667", "0.000", "1.500"],
@@ -52,11 +52,12 @@ def test_facts_of_one_answer_are_drawn_together():
     assert width({f"f{index}": str(index // 12) for index in range(120)}) > 2.5 * width(None) > 0
 
 
-def test_facts_of_another_file_and_results_of_another_benchmark_are_refused(facts):
+def test_facts_of_another_file_and_results_of_another_benchmark_are_refused(facts, tmp_path, sample_folder):
     with pytest.raises(UserError, match=r"a_s1: its fact f1 is not in here; .*--to_learn"):
-        asked_facts({"a_s1": result([1.0, 0.0], [1.0])}, facts[:1], "here")
+        asked_facts("a_s1", ["f0", "f1"], facts[:1], "here")
+    save_result(tmp_path / "a_s1.pkl", {"config": {}, "eval_result": {0: {}}})
     with pytest.raises(UserError, match="no result of LAMA-ckl"):
-        asked_facts({"a_s1": {"eval_result": {0: {}}}}, facts, "here")
+        main([str(tmp_path), "--data", str(sample_folder)])
 
 
 def test_the_command_prints_both_tables(tmp_path, sample_folder, capsys):

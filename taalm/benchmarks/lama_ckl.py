@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 import statistics
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from taalm.benchmarks.lama_ckl_split import SplitConfig, default_folder, make_split
 from taalm.config import SHIPPED
 from taalm.errors import UserError
-from taalm.facts import Fact, read_facts
+from taalm.facts import Fact, objects_by_relation, read_facts
 from taalm.scoring import ProbeScore
 
 KEPT = 0.95  # the share of NOT-TO-FORGET from which on it counts as kept
@@ -100,10 +100,8 @@ def order_strata(facts: Sequence[Fact], accuracy: Mapping[str, float]) -> dict[s
 
 def relation_majority(facts: Sequence[Fact]) -> float:
     """Share of facts answered by their relation's commonest object in this very set, without reading anything."""
-    objects = defaultdict(Counter)
-    for fact in facts:
-        objects[fact.relation_code][fact.object] += 1
-    return sum(counter.most_common(1)[0][1] for counter in objects.values()) / len(facts)
+    objects = objects_by_relation(facts).values()
+    return sum(counter.most_common(1)[0][1] for counter in objects) / len(facts)
 
 
 def top_epoch(history: Mapping[int, Mapping]) -> int:

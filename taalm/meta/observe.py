@@ -1,7 +1,6 @@
 """What phi has learned: where its weights fall on documents, and what a step with them does to the task."""
 
 import statistics
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from taalm import processes
-from taalm.facts import Fact
+from taalm.facts import Fact, objects_by_relation
 from taalm.losses import target_mask
 from taalm.meta.lessons import Lessons
 from taalm.meta.problem import Lesson, Theta
@@ -32,9 +31,7 @@ def object_ratios(weights: Tensor, batch: Batch) -> Tensor:
 
 def uncommon(facts: Sequence[Fact]) -> list[bool]:
     """Whether each fact's object is not the commonest one of its relation among these facts."""
-    counts: dict[str, Counter] = {}
-    for fact in facts:
-        counts.setdefault(fact.relation_code, Counter())[fact.object] += 1
+    counts = objects_by_relation(facts)
     return [counts[fact.relation_code].most_common(1)[0][0] != fact.object for fact in facts]
 
 

@@ -57,9 +57,13 @@ ROWS: dict[str, Row] = {  # in the order in which time is spent
     "rho_theta0": Row("rho_theta0", RHO_KEEP, once=True),
     "sstoken_rel": Row("sstoken_rel", RHO_KEEP, once=True),
     "surprisal": Row("surprisal", once=True),
+    "surprisal+kl": Row("surprisal+kl", REVIEW, once=True),
     "ner": Row("ner", once=True),
+    "ner+kl": Row("ner+kl", REVIEW, once=True),
     "tfidf": Row("tfidf", once=True),
+    "tfidf+kl": Row("tfidf+kl", REVIEW, once=True),
     "oracle_bidirectional": Row("oracle_bidirectional", once=True),
+    "published": Row("targeted", phi=("--preset", "smollm2-135m-published"), once=True),
     "camels": Row("targeted", phi=("--preset", "camels"), once=True),
     # targeted_linear with weights trained on each document's own probe
     "ceiling_linear": Row("given", fixed=("--adapt.lr", "3e-4"), given=LINEAR, once=True),

@@ -35,20 +35,24 @@ class Lessons:
     def collate(self, rows: Sequence[Encoded]) -> Batch:
         return collate(rows, self.pad_id).to(self.device)
 
-    def lesson(self, indices: Sequence[int], number: int = 0, batch: int = 0) -> Lesson:
-        """The facts `indices` as one lesson; `number` chooses the unrelated probes and the retained rows.
-
-        There are as many retained rows as facts, or `batch` where the facts are a part of a batch of so many.
-        """
+    def lesson(self, indices: Sequence[int], number: int = 0) -> Lesson:
+        """The facts `indices` as one lesson; `number` chooses their unrelated probes and retained rows, one each."""
         unrelated = retained = None
         if self.needs_unrelated:
             unrelated = self.collate([self.probes[self._unrelated(index, number)] for index in indices])
         if self.retained:
-            size = batch or len(indices)
-            chosen = [self.retained[(number * size + offset) % len(self.retained)] for offset in range(size)]
-            retained = self.collate(chosen)
+            retained = self.collate([self._retained(index, number) for index in indices])
         documents = self.collate([self.documents[index] for index in indices])
         return Lesson(documents, self.collate([self.probes[index] for index in indices]), unrelated, retained)
+
+    def _retained(self, index: int, number: int) -> Encoded:
+        """A retained row that is not the document of fact `index`."""
+        own = self.documents[index].input_ids
+        for offset in range(len(self.retained)):
+            row = self.retained[(index + number + offset) % len(self.retained)]
+            if row.input_ids[: len(own)] != own[: len(row)]:
+                return row
+        raise UserError("the retention term needs a text that is not the document; --retention_data has none")
 
     def _unrelated(self, index: int, number: int) -> int:
         """Another fact that shares neither subject nor object nor document with fact `index`."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jsonargparse.typing import NonNegativeFloat
 from torch import Tensor
 
-from taalm.losses import target_mask
+from taalm.losses import target_mask, weighted_mean
 from taalm.meta.inner import Tensors
 from taalm.scoring import Answers, answers
 from taalm.text import Batch
@@ -29,7 +29,7 @@ class ObjectiveConfig:
     retention: NonNegativeFloat = 0.0
     """Weight of the retention term, on --retention_data."""
     retention_kind: Literal["kl", "facts"] = "kl"
-    """KL(theta_0 || theta') on plain text, or NLL of the answers of known facts (a facts file)."""
+    """KL(theta_0 || theta') on plain text, or NLL of the answers of known facts (a facts file); one for a document."""
 
 
 Logits = Callable[..., Tensor]  # (parameters, batch, **options) -> theta's logits
@@ -71,15 +71,23 @@ def restriction_loss(theta: Logits, unrelated: Batch, theta_0: Tensors) -> Calla
 
 
 def kl_loss(theta: Logits, text: Batch, theta_0: Tensors) -> Callable[[Tensors], Tensor]:
-    """parameters -> KL(theta_0 || theta') per token of plain text, in nats."""
+    """parameters -> KL(theta_0 || theta') in nats, mean over plain texts of the mean over a text's tokens."""
     mask = target_mask(text.attention_mask).bool()
+    places = mask.nonzero(as_tuple=True)
 
     def log_probabilities(parameters: Tensors) -> Tensor:
-        return F.log_softmax(theta(parameters, text)[:, :-1][mask].float(), dim=-1)
+        logits = theta(parameters, text, places=places)
+        return F.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
     with torch.no_grad():
         target = log_probabilities(theta_0)
-    return lambda parameters: F.kl_div(log_probabilities(parameters), target, reduction="batchmean", log_target=True)
+
+    def loss(parameters: Tensors) -> Tensor:
+        found = F.kl_div(log_probabilities(parameters), target, reduction="none", log_target=True).sum(-1)
+        by_text = found.new_zeros(mask.shape).masked_scatter(mask, found)
+        return weighted_mean(by_text, torch.ones_like(by_text), mask)
+
+    return loss
 
 
 def facts_loss(theta: Logits, known: Batch, theta_0: Tensors) -> Callable[[Tensors], Tensor]:

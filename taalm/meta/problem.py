@@ -32,17 +32,17 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Lesson:
-    """Documents with a probe each, all of B rows, and what the optional terms of the objective are judged on."""
+    """Documents with a probe each, and what the optional terms of the objective are judged on; all of B rows."""
 
     documents: Batch
     probes: Batch
     unrelated: Batch | None = None  # a probe of another fact for each document
-    retained: Batch | None = None  # plain text or probes of known facts, any number of rows
+    retained: Batch | None = None  # plain text, or a probe of a known fact, for each document
 
     def rows(self, indices: Sequence[int]) -> "Lesson":
         """Some of the documents, with what belongs to them."""
-        unrelated = self.unrelated and self.unrelated.rows(indices)
-        return Lesson(self.documents.rows(indices), self.probes.rows(indices), unrelated, self.retained)
+        parts = (self.documents, self.probes, self.unrelated, self.retained)
+        return Lesson(*(part and part.rows(indices) for part in parts))
 
 
 class Theta:
@@ -71,9 +71,8 @@ class Theta:
 
     def prepare(self, lesson: Lesson) -> Lesson:
         """The lesson with the states of theta's frozen layers, where there are such layers."""
-        parts = (lesson.documents, lesson.probes, lesson.unrelated)
-        retained = lesson.retained and self.split.with_states(lesson.retained)
-        return Lesson(*(batch and self.at_start.with_states(batch) for batch in parts), retained)
+        parts = (lesson.documents, lesson.probes, lesson.unrelated, lesson.retained)
+        return Lesson(*(batch and self.at_start.with_states(batch) for batch in parts))
 
     def token_losses(self, documents: Batch) -> TokenLosses:
         """parameters -> l_t of these documents, (B, T-1)."""
@@ -107,7 +106,8 @@ class Theta:
             everything = torch.ones(weights.shape[1], dtype=torch.bool)
             yield Part(self.problem(lesson), self.theta_0, list(range(len(weights))), everything, weights)
             return
-        lengths = lesson.documents.attention_mask.sum(1).tolist()
+        texts = (batch for batch in (lesson.documents, lesson.retained) if batch is not None)
+        lengths = torch.stack([batch.attention_mask.sum(1) for batch in texts]).amax(0).tolist()
         budget = self.inner.token_budget // self.inner.steps if self._learns_together(lesson) else 1
         for rows in by_tokens(range(len(lengths)), lengths, budget):
             part, count = lesson.rows(rows), len(rows)
@@ -118,8 +118,6 @@ class Theta:
     @torch.no_grad()
     def _learns_together(self, lesson: Lesson) -> bool:
         """Whether theta' of several documents can share a pass: the model must keep documents apart in every layer."""
-        if lesson.retained is not None:  # it belongs to all documents
-            return False
         if self._together is None:
             try:
                 self.logits({name: p[None] for name, p in self.theta_0.items()}, lesson.documents.rows([0]))

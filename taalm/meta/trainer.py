@@ -167,7 +167,7 @@ class MetaTrainer:
         """Update phi on the documents `indices`, by its warm start or by the hypergradient; returns what is logged."""
         dealt = processes.deal(indices)
         mine, share = dealt or indices[:1], len(dealt) / len(indices)
-        lesson = self.train.lesson(mine, self.step, len(indices))
+        lesson = self.train.lesson(mine, self.step)
         started = time.perf_counter()
         torch.manual_seed(derive_seed(self.seed, self.step) + processes.rank())  # dropout, the same after a resume
         warm = self.step < self.config.warm_start

@@ -9,7 +9,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from taalm.losses import target_mask
 from taalm.meta.hypergradient import HYPERGRADIENTS, InnerProblem, adapt
 from taalm.meta.inner import AdamW, InnerConfig
-from taalm.meta.objectives import ObjectiveConfig
+from taalm.meta.objectives import ObjectiveConfig, kl_loss
 from taalm.meta.problem import Lesson, Theta
 from taalm.models.base import add_lora
 from taalm.models.precision import freeze_linears
@@ -184,6 +184,33 @@ def test_change_objectives_and_optional_terms_are_differentiated_too(name):
         theta.hypergradient(HYPERGRADIENTS[key], taught, weights).weight_gradient for key in ("double_backward", "jvp")
     )
     assert relative(found, reference) < 1e-8
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_documents_learned_together_have_their_own_unrelated_probe_and_retained_text(side):
+    taught = lesson(side)
+    taught = replace(taught, unrelated=taught.probes.rows([1, 2, 0]), retained=taught.documents.rows([2, 0, 1]))
+    objective = ObjectiveConfig(restriction=0.5, retention=0.7)
+    theta = Theta(base("llama-lora"), InnerConfig(lr=1e-2, mode="independent", token_budget=512), objective)
+    weights = weights_for(taught.documents)
+    assert len(list(theta._parts(taught, weights))) == 1
+    found = theta.hypergradient(HYPERGRADIENTS["jvp"], taught, weights)
+    for index in range(len(weights)):
+        own = taught.documents.attention_mask[index].bool().nonzero()[1:, 0] - 1  # its targets
+        alone = theta.hypergradient(HYPERGRADIENTS["double_backward"], taught.rows([index]), weights[index, own][None])
+        assert relative(found.weight_gradient[index, own] * len(weights), alone.weight_gradient[0]) < 1e-8
+
+
+def test_retention_is_the_mean_over_texts_of_the_divergence_per_token():
+    theta, texts = Theta(base("llama-lora"), InnerConfig(lr=1e-2), ObjectiveConfig()), lesson("right").documents
+    moved = {name: value + 0.05 for name, value in theta.theta_0.items()}
+    found = kl_loss(theta.logits, texts, theta.theta_0)(moved)
+    expected = []
+    for row, length in enumerate(texts.attention_mask.sum(1).tolist()):
+        before, after = (theta.logits(p, texts)[row, : length - 1].softmax(-1) for p in (theta.theta_0, moved))
+        expected.append(sum((b * (b / a).log()).sum() for b, a in zip(before, after, strict=True)) / (length - 1))
+    torch.testing.assert_close(found, torch.stack(expected).mean(), rtol=1e-6, atol=0)
+    assert found > 0
 
 
 def test_theta_0_and_the_model_are_never_changed():

@@ -114,6 +114,20 @@ def test_an_unrelated_probe_shares_neither_subject_nor_object_nor_document(make)
             assert other.subject != fact.subject and other.object != fact.object and other.evidence != fact.evidence
 
 
+def test_every_document_has_a_retained_text_that_is_not_its_own(make):
+    lessons = make().train
+    lessons.retained = list(lessons.documents)
+    for number in range(3):
+        retained = lessons.lesson([4, 7, 1], number).retained
+        for index, ids, real in zip((4, 7, 1), retained.input_ids, retained.attention_mask.bool(), strict=True):
+            text = tuple(ids[real].tolist())
+            assert text != lessons.documents[index].input_ids
+            assert text in {document.input_ids for document in lessons.documents}
+    lessons.retained = [lessons.documents[4]]
+    with pytest.raises(UserError, match="a text that is not the document; --retention_data has none"):
+        lessons.lesson([4])
+
+
 def test_the_log_is_json_lines_with_the_step_numbers(make, tmp_path):
     make().run()
     entries = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]

@@ -30,6 +30,7 @@ from taalm.run_folder import flatten, same_inputs
 MODEL = "smollm2-135m"
 RATES = ("1e-4", "3e-4", "1e-3")
 PRECISION = "fp32"  # the split was chosen in it: do-nothing answers every NOT-TO-FORGET row
+HALVES = ("--swap_halves", "true", "--half_batch", "8")  # half of a batch: as many updates as the whole run makes
 KINDS = {"final": ROWS, "balanced": ROWS, "ablations": ABLATIONS}  # folder of result files -> the rows there are
 
 
@@ -161,7 +162,7 @@ class Grid:
                 chosen[row] = self.tuned(row)
             except NoResult as error:
                 self._not_to_be_had(row, error)
-        halves = () if self.kind == "ablations" else ("--swap_halves", "true")
+        halves = () if self.kind == "ablations" else HALVES
         for seed in seeds:
             for row, flags in chosen.items():
                 if seed == seeds[0] or not self.rows[row].once:

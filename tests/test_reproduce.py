@@ -241,6 +241,15 @@ def test_the_ceilings_weights_are_trained_on_the_facts_that_they_are_asked_about
     assert given["--weights"].endswith("ceiling/to_learn/weights.jsonl") and given["--method"] == "given"
 
 
+@pytest.mark.parametrize("row", ["finetune_low", "oracle+views+kl"])
+def test_a_half_makes_as_many_updates_as_the_whole(ran, tmp_path, row):
+    ran("--rows", row, "--seeds", "42")
+    given = load_result(tmp_path / "final" / f"{row}_s42.pkl")["summary"]["given"]
+    flags = [part for pair in given.items() for part in pair]
+    settings = parse(EvaluateConfig, "evaluate/lama_ckl", flags, "evaluate")
+    assert settings.swap_halves and settings.adapt.batch_size == 2 * settings.half_batch
+
+
 def test_ablations_train_a_phi_each_and_are_asked_on_the_tuning_rows(ran, tmp_path):
     cells = ran("--kind", "ablations", "--rows", "preset,exact_joint", "--seeds", "42,43")
     assert cells == [

@@ -39,8 +39,8 @@ def shares(found: Mapping[str, Method], kept: float, facts: Sequence[Fact], trai
     `facts` as the methods' columns have them, `kept` the accuracy on the known facts of a model that is left alone.
     """
     answers = objects_by_relation(train)
+    commonest = {relation: counts.most_common(1)[0][0] for relation, counts in answers.items()}
     seen = np.array([fact.object in answers[fact.relation_code] for fact in facts])
-    commonest = {relation: counts.most_common(1)[0][0] for relation, counts in answers.items() if counts}
     guessed = np.array([[float(commonest.get(fact.relation_code) == fact.object) for fact in facts]])
 
     rows = []

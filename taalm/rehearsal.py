@@ -22,7 +22,7 @@ from torch.distributed.fsdp import FSDPModule
 from taalm import processes
 from taalm.errors import UserError
 from taalm.head_loss import head_kl
-from taalm.losses import target_mask, weighted_mean
+from taalm.losses import at_least_float32, mean_over_texts, target_mask, weighted_mean
 from taalm.models.split import SplitModel
 from taalm.seeds import derive_seed
 from taalm.text import Batch, Encoded, by_tokens, collate
@@ -122,8 +122,7 @@ class KLReplay(_Review):
             answer = batch.answer[:, 1:]
             held = torch.where(answer.any(1, keepdim=True), answer, target_mask(batch.attention_mask).bool())
             values = self._divergence(batch, held.nonzero(as_tuple=True))
-            divergence = torch.zeros(held.shape, device=values.device).masked_scatter(held, values)
-            yield self.config.weight * part * weighted_mean(divergence, torch.ones_like(divergence), held)
+            yield self.config.weight * part * mean_over_texts(values, held)
 
     def _divergence(self, batch: Batch, places: tuple[Tensor, Tensor]) -> Tensor:
         """KL(theta_0 || theta) at each of the places, (N,)."""
@@ -136,7 +135,7 @@ class KLReplay(_Review):
         now = reach(batch, None)
         if direct:
             return head_kl(now[places], before[places], split.head.weight)
-        before, now = (F.log_softmax(logits.float(), -1) for logits in (before, now))
+        before, now = (F.log_softmax(at_least_float32(logits), -1) for logits in (before, now))
         return F.kl_div(now, before, reduction="none", log_target=True).sum(-1)
 
 

@@ -30,7 +30,8 @@ from taalm.run_folder import flatten, same_inputs
 MODEL = "smollm2-135m"
 RATES = ("1e-4", "3e-4", "1e-3")
 PRECISION = "fp32"  # the split was chosen in it: do-nothing answers every NOT-TO-FORGET row
-HALVES = ("--swap_halves", "true", "--half_batch", "8")  # half of a batch: as many updates as the whole run makes
+HALF_BATCH = "8"  # of a reported run's 16: half as many facts make as many updates
+HALVES = ("--swap_halves", "true", "--half_batch", HALF_BATCH)
 KINDS = {"final": ROWS, "balanced": ROWS, "ablations": ABLATIONS}  # folder of result files -> the rows there are
 
 
@@ -130,8 +131,7 @@ class Grid:
         return best(best(RATES, values[:1])[1:2], values)
 
     def _tuning_rows(self) -> list[str]:
-        """A batch is half of a reported run's, since the rows are half as many: both make as many updates."""
-        rows = ["--to_learn", str(self.data / "tune_to_learn.jsonl"), "--adapt.batch_size", "8"]
+        rows = ["--to_learn", str(self.data / "tune_to_learn.jsonl"), "--adapt.batch_size", HALF_BATCH]
         return [*rows, "--not_to_forget", str(self.data / "tune_not_to_forget.jsonl")]
 
     def _facts(self) -> list[str]:

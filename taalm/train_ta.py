@@ -95,7 +95,7 @@ def retained_rows(config: TrainTAConfig, train: list[Fact], tokenizer: object) -
             raise UserError("--objective.retention_kind facts needs --retention_data FILE")
         return [encode_probe(tokenizer, f, config.objective.form) for f in read_facts(config.retention_data)]
     texts = read_texts(config.retention_data) if config.retention_data else [fact.evidence for fact in train]
-    order = random.Random(config.seed).sample(range(len(texts)), len(texts))  # not a step's own documents
+    order = random.Random(config.seed).sample(range(len(texts)), len(texts))  # neighbours in the file are alike
     return [encode(tokenizer, texts[index], max_length=128) for index in order]
 
 

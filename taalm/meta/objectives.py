@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jsonargparse.typing import NonNegativeFloat
 from torch import Tensor
 
-from taalm.losses import target_mask, weighted_mean
+from taalm.losses import at_least_float32, mean_over_texts, target_mask
 from taalm.meta.inner import Tensors
 from taalm.scoring import Answers, answers
 from taalm.text import Batch
@@ -76,16 +76,14 @@ def kl_loss(theta: Logits, text: Batch, theta_0: Tensors) -> Callable[[Tensors],
     places = mask.nonzero(as_tuple=True)
 
     def log_probabilities(parameters: Tensors) -> Tensor:
-        logits = theta(parameters, text, places=places)
-        return F.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        return F.log_softmax(at_least_float32(theta(parameters, text, places=places)), dim=-1)
 
     with torch.no_grad():
         target = log_probabilities(theta_0)
 
     def loss(parameters: Tensors) -> Tensor:
         found = F.kl_div(log_probabilities(parameters), target, reduction="none", log_target=True).sum(-1)
-        by_text = found.new_zeros(mask.shape).masked_scatter(mask, found)
-        return weighted_mean(by_text, torch.ones_like(by_text), mask)
+        return mean_over_texts(found, mask)
 
     return loss
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from taalm.errors import UserError
 from taalm.results import Result, by_seed, chosen, frame, some_results
 
 DRAWS = 10_000
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def comparing_parser(command: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def chosen_base(found: Mapping[str, Method], against: str) -> Method | None:
+def chosen_base(found: Mapping[str, Found], against: str) -> Found | None:
     """The method that the others are compared with, None for "". Raises UserError where it is not among them."""
     if against and against not in found:
         raise UserError(f"--against {against}: not here; there are {', '.join(found)}")

@@ -15,7 +15,7 @@ import numpy as np
 from taalm.benchmarks.temporal_wiki import PERIODS, SETS
 from taalm.config import run_entry
 from taalm.errors import UserError
-from taalm.intervals import Draws, comparing_parser, interval, last_entry, markdown
+from taalm.intervals import Draws, chosen_base, comparing_parser, interval, last_entry, markdown
 from taalm.results import Result, by_seed, some_results
 
 
@@ -72,7 +72,8 @@ def gains(method: Mapping[str, np.ndarray], base: Mapping[str, np.ndarray]) -> l
 def table(results: Mapping[str, Result], against: str = "") -> str:
     """A Markdown table: what a method has after each period, its average minus `against`'s; the best method first.
 
-    Raises UserError for results of another benchmark, or where a method lacks a period that another has.
+    Raises UserError for results of another benchmark, where a method lacks a period that another has,
+    or where `against` is not among the methods.
     """
     periods: dict[str, dict[str, Result]] = {}
     for name, result in results.items():
@@ -82,14 +83,14 @@ def table(results: Mapping[str, Result], against: str = "") -> str:
     found = {name: of_period(periods[name]) for name in PERIODS if name in periods}
     names = {method for methods, _ in found.values() for method in methods}
     for period, (methods, _) in found.items():
-        if lacking := (names | ({against} - {""})) - set(methods):
+        if lacking := names - set(methods):
             raise UserError(f"there is no result of {', '.join(sorted(lacking))} for the period {period}")
     titles = ["method", "seeds"]
     order = sorted(names, key=lambda name: sum(methods[name].average for methods, _ in found.values()))
     first = next(iter(found.values()))[0]
     rows = {name: [name, str(len(first[name].seeds))] for name in order}
     for period, (methods, draws) in found.items():
-        base = methods.get(against)
+        base = chosen_base(methods, against)
         drawn = base.drawn(draws) if base else {}
         titles += [
             f"{period}: Un / C / average",

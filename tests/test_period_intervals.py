@@ -76,7 +76,7 @@ def test_committed_copies_make_the_same_table_and_name_no_path(tmp_path):
     [
         (result(FIRST, [1.0], [1.0]), "", "b_s1 and a_s1 asked other probes"),
         (result(SECOND, [1.0, 2.0], [1.0]), "", f"no result of b for the period {FIRST}"),
-        (result(FIRST, [1.0, 2.0], [1.0]), "c", "no result of c"),
+        (result(FIRST, [1.0, 2.0], [1.0]), "c", "--against c: not here; there are a, b"),
         ({"config": {}, "eval_result": {0: {}}}, "", "no result of TemporalWiki"),
     ],
 )

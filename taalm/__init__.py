@@ -8,8 +8,6 @@ from typing import Any
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns at import about optional kernels
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # transformers, about PEFT
 
-import taalm.models.kadapter  # noqa: E402, F401  registers K-Adapter with PEFT
-
 _EXPORTS = {
     "TrainAttention": "taalm.models.train_attention",
     "TokenWeighted": "taalm.hf",

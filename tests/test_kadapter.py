@@ -87,7 +87,7 @@ def test_a_saved_folder_loads_in_a_fresh_process(tmp_path):
     expected = model(input_ids=IDS, attention_mask=MASK).logits
     torch.save({"logits": expected.detach()}, tmp_path / "expected.pt")
     code = (
-        "import sys, torch, taalm\n"
+        "import sys, torch, taalm.models.kadapter\n"
         "from peft import PeftModel\n"
         "from tests.conftest import tiny_llama\n"
         "from tests.test_kadapter import IDS, MASK\n"

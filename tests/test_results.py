@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -125,3 +127,8 @@ def test_results_are_chosen_by_name_or_by_method():
     assert list(chosen(results, "rho_s43,rho_theta0")) == ["rho_s43", "rho_theta0_seed1"]
     with pytest.raises(UserError, match="--only: there is no result finetune; there are rho_s42, "):
         chosen(results, "rho,finetune")
+
+
+def test_reading_results_loads_no_model_library():
+    code = "import sys, taalm.intervals, taalm.results; sys.exit(bool({'peft', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0

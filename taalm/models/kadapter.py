@@ -1,8 +1,8 @@
 """K-Adapter (Wang et al. 2021, section 3) as a PEFT method: blocks beside a frozen model, added to it at the end.
 
 Adapter i takes the hidden state at its layer plus the output of adapter i-1 through blocks of the base model's own
-layer class; the last output is added to the final state: state + scale * LayerNorm(output). After `import taalm`,
-`get_peft_model`, `save_pretrained` and `PeftModel.from_pretrained` know it.
+layer class; the last output is added to the final state: state + scale * LayerNorm(output). After
+`import taalm.models.kadapter`, `get_peft_model`, `save_pretrained` and `PeftModel.from_pretrained` know it.
 TAALM's placement is layers [1, 15, -1] of Llama-2-7B, one block each, scale 0.1. On T5 the adapters read the encoder,
 as in CKL (Jang et al. 2022).
 """

@@ -40,7 +40,7 @@ def shares(found: Mapping[str, Method], kept: float, facts: Sequence[Fact], trai
     """
     answers = objects_by_relation(train)
     commonest = {relation: counts.most_common(1)[0][0] for relation, counts in answers.items()}
-    seen = np.array([fact.object in answers[fact.relation_code] for fact in facts])
+    seen = np.array([fact.object in answers.get(fact.relation_code, ()) for fact in facts])
     guessed = np.array([[float(commonest.get(fact.relation_code) == fact.object) for fact in facts]])
 
     rows = []

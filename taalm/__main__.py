@@ -25,12 +25,16 @@ COMMANDS = {  # name -> what it does; the module is taalm.<name> unless another 
     "reproduce": "the grid of docs/protocol.md",
     "lama_ckl_split": "split LAMA-ckl's rows for a model",
     "lama_pipeline": "make LAMA-ckl from LAMA's T-REx",
+    "temporal_wiki_stand_in": "make a stand-in for TemporalWiki's DIFFSETs",
+    "temporal_wiki_pairs": "make phi's training facts from TemporalWiki's documents",
     "download": "fetch the published data sets",
 }
 MODULES = {
     "plots": "taalm.plots.__main__",
     "lama_ckl_split": "taalm.benchmarks.lama_ckl_split",
     "lama_pipeline": "taalm.benchmarks.lama_pipeline",
+    "temporal_wiki_stand_in": "taalm.benchmarks.temporal_wiki_stand_in",
+    "temporal_wiki_pairs": "taalm.benchmarks.temporal_wiki_pairs",
 }
 HELP = 'taalm COMMAND --help lists a command\'s flags; eval "$(taalm completion bash)" (or zsh) completes them.'
 

@@ -28,7 +28,7 @@ REPORT = {
         "object_ratio": {"q1": 1.0, "median": 20.0, "q3": 40.0},
         "object_ratio_uncommon": {"q1": 2.0, "median": 5.0, "q3": 9.0},
     },
-    "task_loss_after_learning": {"train_attention": 7.25, "uniform": 8.0},
+    "task_loss_after_learning": {"train_attention": 7.25, "uniform": 8.0, "oracle": 7.0},
 }
 
 
@@ -38,7 +38,7 @@ def test_the_preset_stands_first_and_the_others_by_their_final_total(tmp_path, c
     main([str(tmp_path), "--against", "preset"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[2] == (
-        "| preset | 20.0 (1.0, 40.0) | 5.0 (2.0, 9.0) | 7.250 | 0.400 | 0.500 | 0.900 | +0.000 [+0.000, +0.000] |"
+        "| preset | 20.0 (1.0, 40.0) | 5.0 (2.0, 9.0) | 0.75 | 0.400 | 0.500 | 0.900 | +0.000 [+0.000, +0.000] |"
     )
     assert lines[3] == "| softplus |  |  |  | 0.600 | 0.500 | 1.100 | +0.200 [+0.200, +0.200] |"
     assert lines[4].startswith("| exact |") and len(lines) == 5

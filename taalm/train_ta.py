@@ -3,7 +3,7 @@
 import json
 import random
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -40,6 +40,8 @@ class TrainTAConfig:
     inner: InnerConfig = field(default_factory=InnerConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     outer: OuterConfig = field(default_factory=OuterConfig)
+    start: str = ""
+    """Train this phi on, a folder or a model's name for its released one; default a fresh phi."""
     data: str = ""
     """Folder with the split's files, or with raw rows (LAMA_ckl/); default TAALM_DATA, else the sample set."""
     train_data: str = ""
@@ -86,6 +88,19 @@ def disjoint(train: list[Fact], held: list[Fact], what: str) -> None:
             raise UserError(f"{fact.where}: its fact, document or subject is also in {what}; phi must not train on it")
 
 
+def first_phi(config: TrainTAConfig) -> TrainAttention:
+    """The phi that training begins with. Raises UserError where --phi describes another one than --start has."""
+    if not config.start:
+        return TrainAttention.create(config.phi, config.theta.device)
+    phi = TrainAttention.from_pretrained(config.start, config.theta.device, trains=True)
+    for key, value in asdict(phi.config).items():
+        if value != getattr(config.phi, key):
+            raise UserError(
+                f"--phi.{key} {getattr(config.phi, key)}: the phi that --start {config.start} names has {value}"
+            )
+    return phi
+
+
 def retained_rows(config: TrainTAConfig, train: list[Fact], tokenizer: object) -> list[Encoded]:
     """The rows of --retention_data: probes of known facts, or paragraphs of plain text."""
     if not config.objective.retention:
@@ -107,6 +122,8 @@ def main(arguments: list[str]) -> None:
         raise UserError(
             "--theta.shard: phi's training keeps theta whole in every process; --theta.adapter qlora is small"
         )
+    if not (config.start or config.outer.steps):
+        raise UserError("--outer.steps 0 trains nothing; name a phi that is to be judged with --start")
 
     # ---- data
     def folder() -> Path:
@@ -148,7 +165,7 @@ def main(arguments: list[str]) -> None:
     )
     torch.manual_seed(config.seed)
     model, tokenizer = load_theta(config.theta)
-    phi = TrainAttention.create(config.phi, config.theta.device)
+    phi = first_phi(config)
     phi.check_tokenizer(tokenizer)
     theta = Theta(model, config.inner, config.objective)
     if theta.split.seq2seq and config.objective.retention:

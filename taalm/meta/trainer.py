@@ -45,8 +45,8 @@ from taalm.weighters.material import Material
 class OuterConfig:
     """The outer loop: how phi trains."""
 
-    steps: PositiveInt = 60
-    """Outer steps, the warm start's included."""
+    steps: NonNegativeInt = 60
+    """Outer steps, the warm start's included; 0 judges the phi of --start as it is."""
     warm_start: NonNegativeInt = 0
     """So many steps at first fit phi to weights made from token scores at theta_0 (docs/method.md)."""
     temperature: PositiveFloat = 0.7

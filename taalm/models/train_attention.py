@@ -137,10 +137,11 @@ class TrainAttention(nn.Module):
         write_text(folder / "config.json", json.dumps(described, indent=2) + "\n")
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device: str = "auto") -> "TrainAttention":
+    def from_pretrained(cls, folder: str | Path, device: str = "auto", trains: bool = False) -> "TrainAttention":
         """Load what `save_pretrained` wrote, in eval mode; a model's name ("smollm2-135m") gives its released phi.
 
-        Raises UserError for a damaged or foreign folder.
+        `trains`: to be trained further, so that LoRA and head take gradients. Raises UserError for a damaged or foreign
+        folder.
         """
         folder = RELEASED.get(str(folder), Path(folder))
         described = folder / "config.json"
@@ -155,7 +156,7 @@ class TrainAttention(nn.Module):
             raise UserError(f"{described}: not a Train-Attention configuration ({error})") from None
         saved, _ = load_state(folder / "model.safetensors")
         load_parameters(phi.trainable(), saved, folder / "model.safetensors")
-        return phi.requires_grad_(False).eval()
+        return phi if trains else phi.requires_grad_(False).eval()
 
     def check_tokenizer(self, tokenizer: Any) -> None:
         """Raises UserError when theta's tokenizer is another one: the weights would fall on other tokens."""

@@ -1,5 +1,7 @@
 """Run: pytest tests/test_released.py. The phi that comes with the project."""
 
+import json
+
 import pytest
 import torch
 
@@ -26,6 +28,17 @@ def test_it_is_small_and_favours_objects_it_never_saw(sample_folder):
     ratios = object_ratios(weights, batch)
     assert float(ratios.median()) > 4  # of invented people and things; equal weights give 1
     assert weights[:, 0].abs().max() == 0 and float(weights.min()) >= 0
+
+
+def test_its_card_says_what_it_was_judged_to_be():
+    card, report = (RELEASED["smollm2-135m"] / name for name in ("README.md", "report.json"))
+    report = json.loads(report.read_text())
+    ratio, uncommon = (report["held_out"][key] for key in ("object_ratio", "object_ratio_uncommon"))
+    said = " ".join(card.read_text().split())
+    assert "{median:.1f} times the document's mean (quartiles {q1:.1f}, {q3:.1f};".format(**ratio) in said
+    assert f"{uncommon['median']:.1f} where the object is not" in said
+    losses = "{train_attention:.3f} (equal weights {uniform:.3f}, oracle {oracle:.3f})"
+    assert losses.format(**report["task_loss_after_learning"]) in said
 
 
 def test_targeted_takes_it_where_no_phi_was_trained(tmp_path):

@@ -29,13 +29,8 @@ COMMANDS = {  # name -> what it does; the module is taalm.<name> unless another 
     "temporal_wiki_pairs": "make phi's training facts from TemporalWiki's documents",
     "download": "fetch the published data sets",
 }
-MODULES = {
-    "plots": "taalm.plots.__main__",
-    "lama_ckl_split": "taalm.benchmarks.lama_ckl_split",
-    "lama_pipeline": "taalm.benchmarks.lama_pipeline",
-    "temporal_wiki_stand_in": "taalm.benchmarks.temporal_wiki_stand_in",
-    "temporal_wiki_pairs": "taalm.benchmarks.temporal_wiki_pairs",
-}
+BENCHMARKS = ("lama_ckl_split", "lama_pipeline", "temporal_wiki_stand_in", "temporal_wiki_pairs")
+MODULES = {"plots": "taalm.plots.__main__", **{name: f"taalm.benchmarks.{name}" for name in BENCHMARKS}}
 HELP = 'taalm COMMAND --help lists a command\'s flags; eval "$(taalm completion bash)" (or zsh) completes them.'
 
 

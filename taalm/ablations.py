@@ -33,7 +33,7 @@ def table(results: Mapping[str, Result], against: str = "") -> str:
         held = reports[name].get("held_out", {})
         line = [name]
         line += ["{median:.1f} ({q1:.1f}, {q3:.1f})".format(**held[key]) if held.get(key) else "" for key in RATIOS]
-        line += [_gap_closed(**reports[name].get("task_loss_after_learning", {}))]
+        line += [_gap_closed(reports[name].get("task_loss_after_learning", {}))]
         line += [f"{value:.3f}" for value in (method.learned.mean(), method.kept.mean(), method.total)]
         if base:
             line.append(f"{method.total - base.total:+.3f} {interval(method.totals(draws) - unchanged)}")
@@ -41,9 +41,10 @@ def table(results: Mapping[str, Result], against: str = "") -> str:
     return markdown(titles, lines)
 
 
-def _gap_closed(uniform: float = 0.0, oracle: float = 0.0, train_attention: float = 0.0) -> str:
-    """From the task losses after learning with each weights; objectives and inner steps differ in these, not in it."""
-    return f"{(uniform - train_attention) / (uniform - oracle):.2f}" if uniform != oracle else ""
+def _gap_closed(loss: Mapping[str, float]) -> str:
+    """From the task loss after learning with each weights; objectives and inner steps differ in these, not in it."""
+    gap = loss["uniform"] - loss["oracle"] if loss else 0.0
+    return f"{(loss['uniform'] - loss['train_attention']) / gap:.2f}" if gap else ""
 
 
 def main(arguments: list[str]) -> None:

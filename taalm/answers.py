@@ -4,10 +4,12 @@ Right answers come in blocks: most are a few objects that many facts of a relati
 the relation have too. Two tables tell what that hides. The first has each method's accuracy on facts whose answer
 TA-train has for the relation and on the others, beside a guesser that reads no document: it gives every fact TA-train's
 commonest answer of the relation and leaves the known facts alone. The second is taalm.intervals' with (relation,
-answer) pairs drawn in place of documents: what other answers would have shown.
+answer) pairs drawn in place of documents: what other answers would have shown. --by relation (or answer) adds each
+method's accuracy on every relation's facts, those to learn and those to keep.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -54,6 +56,22 @@ def shares(found: Mapping[str, Method], kept: float, facts: Sequence[Fact], trai
     return markdown(titles, [row for _, row in sorted(rows, key=lambda row: -row[0])])
 
 
+GROUPS = {
+    "relation": lambda fact: f"{fact.relation_code} {fact.relation_label}",
+    "answer": lambda fact: f"{fact.relation_code} {fact.object}",
+}
+
+
+def by_group(accuracies: Mapping[str, np.ndarray], groups: Sequence[str]) -> str:
+    """Accuracy on the facts of each group, the largest first; `accuracies` are (seeds, facts), shown seed by seed."""
+    rows = []
+    for group, count in Counter(groups).most_common():
+        part = np.array([name == group for name in groups])
+        means = (", ".join(f"{row[part].mean():.3f}" for row in values) for values in accuracies.values())
+        rows.append([group, str(count), *means])
+    return markdown(["", "facts", *accuracies], rows)
+
+
 def main(arguments: list[str]) -> None:
     parser = comparing_parser("answers", "How much of a result is its relations' common answers.")
     parser.add_argument("--only", default="", help="some of the methods, joined by commas")
@@ -62,17 +80,29 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--model", default="smollm2-135m", help="the model that raw rows are split for")
     parser.add_argument("--to_learn", default="", help="file of the facts asked; default to_learn.jsonl of the data")
+    parser.add_argument("--not_to_forget", default="", help="file of the known facts asked, for --by")
+    parser.add_argument("--by", choices=GROUPS, help="also accuracy by relation, or by relation and answer")
     given = parser.parse_args(arguments)
     results = chosen(some_results(given.folder), given.only)
     folder = data_folder(given.data, given.model)
-    where = given.to_learn or str(folder / "to_learn.jsonl")
-    found, asked, _ = methods(results, groups={})  # every fact by itself
-    facts = asked_facts(next(iter(results)), asked, read_facts(where), where)
+    found, asked, known = methods(results, groups={})  # every fact by itself
+    first = next(iter(results))
+
+    def facts_of(uuids: Sequence[str], file: str, name: str) -> list[Fact]:
+        where = file or str(folder / f"{name}.jsonl")
+        return asked_facts(first, uuids, read_facts(where), where)
+
+    facts = facts_of(asked, given.to_learn, "to_learn")
     kept = frame(results, "do-nothing").get("nf_acc") or 0.0
     print(shares(found, kept, facts, read_facts(folder / "ta_train.jsonl")))
-    groups = {fact.uuid: f"{fact.relation_code} {fact.object}" for fact in facts}
+    groups = {fact.uuid: GROUPS["answer"](fact) for fact in facts}
     print(f"\n{len(set(groups.values()))} answers of {len(facts)} facts, drawn with all their facts:\n")
     print(table(results, given.against, groups))
+    if given.by:
+        kept_facts = facts_of(known, given.not_to_forget, "not_to_forget_descriptive")
+        for title, some, part in (("TO-LEARN", facts, "learned"), ("NOT-TO-FORGET", kept_facts, "kept")):
+            accuracies = {name: getattr(method, part) for name, method in found.items()}
+            print(f"\n{title} by {given.by}:\n\n{by_group(accuracies, [GROUPS[given.by](fact) for fact in some])}")
 
 
 if __name__ == "__main__":

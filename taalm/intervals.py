@@ -112,9 +112,9 @@ def _halves(results: Sequence[Result], uuids: Sequence[str]) -> tuple[np.ndarray
 
 def methods(
     results: Mapping[str, Result], groups: Mapping[str, str] | None = None
-) -> tuple[dict[str, Method], list[str], int]:
-    """The methods by name; the group of every TO-LEARN fact that is drawn together, by default its document; how many
-    NOT-TO-FORGET facts there are.
+) -> tuple[dict[str, Method], list[str], list[str]]:
+    """The methods by name; the group of every TO-LEARN fact that is drawn together, by default its document; the
+    NOT-TO-FORGET facts (uuids), in the order of the methods' columns.
 
     Raises UserError where results do not ask the same facts.
     """
@@ -138,7 +138,7 @@ def methods(
         for name, seeds in by_seed(results).items()
     }
     groups = first.get("documents", {}) if groups is None else groups
-    return found, [groups.get(uuid, uuid) for uuid in asked], len(known)
+    return found, [groups.get(uuid, uuid) for uuid in asked], known
 
 
 def interval(values: np.ndarray) -> str:
@@ -171,7 +171,7 @@ def table(results: Mapping[str, Result], against: str = "", groups: Mapping[str,
     do-nothing's and `against`'s, and read knowledge, where the results have it. `groups` as in `methods`."""
     found, together, known = methods(results, groups)
     compared = chosen_base(found, against)
-    draws = Draws(together, known)
+    draws = Draws(together, len(known))
     titles = ["method", "seeds", "TO-LEARN", "NOT-TO-FORGET", "final Total", "minus do-nothing, 95 %"]
     titles += [f"minus {against}, 95 %"] if against else []
     reads = {name: (method.read()[0], method.read(draws)) for name, method in found.items() if method.halves}

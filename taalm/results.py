@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import re
+import statistics
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -113,6 +114,8 @@ COLUMNS = (
     ("macro Acc", "macro_acc"),
     ("subj. first", "subject_first_acc"),
     ("obj. first", "object_first_acc"),
+    ("adapted half", "adapted_acc"),
+    ("unseen half", "unseen_acc"),
     ("read", "read_knowledge"),
     ("NF then", "halves_nf_acc"),
     ("min", "minutes"),
@@ -169,10 +172,32 @@ def table(results: dict[str, Result]) -> str:
     return "\n".join(lines)
 
 
+def averaged(results: Mapping[str, Result]) -> dict[str, Result]:
+    """One result a method, for `table`: a value of its summary that all seeds have becomes their mean, with the
+    standard deviation (of a sample) where it differs. Raises UserError for TemporalWiki's periods."""
+    if any("period" in result for result in results.values()):
+        raise UserError("--mean: these are periods of TemporalWiki; python -m taalm.period_intervals has their means")
+    found = {}
+    for method, seeds in by_seed(results).items():
+        first, *others = seeds.values()
+        summary: dict[str, Any] = {}
+        for key in first.get("summary", {}):
+            values = [result["summary"].get(key) for result in (first, *others)]
+            if all(isinstance(value, int | float) for value in values):
+                spread = f" ±{statistics.stdev(values):.3f}" if len(set(values)) > 1 else ""
+                summary[key] = f"{statistics.fmean(values):.3f}{spread}"
+        found[f"{method} ({len(seeds)})"] = first | {"summary": summary}
+    return found
+
+
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m taalm.results", description="The table of a folder of results.")
     parser.add_argument("folder", type=Path, nargs="?", default="results/lamackl", help="folder of result files")
-    print(table(some_results(parser.parse_args(arguments).folder)))
+    parser.add_argument("--only", default="", help="some of the results or methods, joined by commas")
+    parser.add_argument("--mean", action="store_true", help="one row a method: the mean of its seeds and their spread")
+    given = parser.parse_args(arguments)
+    results = chosen(some_results(given.folder), given.only)
+    print(table(averaged(results) if given.mean else results))
 
 
 if __name__ == "__main__":

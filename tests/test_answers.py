@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from taalm.answers import GUESSER, asked_facts, main, shares
+from taalm.answers import GUESSER, asked_facts, by_group, main, shares
 from taalm.errors import UserError
 from taalm.facts import read_facts
 from taalm.intervals import methods, table
@@ -52,6 +52,16 @@ def test_facts_of_one_answer_are_drawn_together():
     assert width({f"f{index}": str(index // 12) for index in range(120)}) > 2.5 * width(None) > 0
 
 
+def test_accuracy_by_group_is_shown_seed_by_seed_the_largest_group_first():
+    learned = np.array([[1.0, 0.0, 0.5], [1.0, 1.0, 0.0]])
+    rows = by_group({"a": learned, "b": learned[:1]}, ["P2 genre", "P1 capital", "P1 capital"]).splitlines()
+    assert rows[0] == "|  | facts | a | b |"
+    assert rows[2:] == [
+        "| P1 capital | 2 | 0.250, 0.500 | 0.250 |",
+        "| P2 genre | 1 | 1.000, 1.000 | 1.000 |",
+    ]
+
+
 def test_facts_of_another_file_and_results_of_another_benchmark_are_refused(facts, tmp_path, sample_folder):
     with pytest.raises(UserError, match=r"a_s1: its fact f1 is not in here; .*--to_learn"):
         asked_facts("a_s1", ["f0", "f1"], facts[:1], "here")
@@ -60,13 +70,19 @@ def test_facts_of_another_file_and_results_of_another_benchmark_are_refused(fact
         main([str(tmp_path), "--data", str(sample_folder)])
 
 
-def test_the_command_prints_both_tables(tmp_path, sample_folder, capsys):
-    asked = read_facts(sample_folder / "to_learn.jsonl")
-    made = result([1.0] * len(asked), [1.0])
-    for entry in made["eval_result"].values():
-        entry["to_learn"] = {fact.uuid: value for fact, value in zip(asked, entry["to_learn"].values(), strict=True)}
+def test_the_command_prints_all_tables(tmp_path, sample_folder, capsys):
+    made, asked = result([1.0] * 48, [1.0] * 5), {}
+    for name, file in (("to_learn", "to_learn"), ("not_to_forget", "not_to_forget_descriptive")):
+        asked[name] = read_facts(sample_folder / f"{file}.jsonl")
+        for entry in made["eval_result"].values():
+            entry[name] = {fact.uuid: [1.0, 1.0] for fact in asked[name]}
     save_result(tmp_path / "a_s1.pkl", made)
-    main([str(tmp_path), "--data", str(sample_folder), "--against", "a"])
+    main([str(tmp_path), "--data", str(sample_folder), "--against", "a", "--by", "relation"])
     printed = capsys.readouterr().out
     assert "| method | TO-LEARN | answer in TA-train (" in printed and "minus a, 95 %" in printed
-    assert f"answers of {len(asked)} facts, drawn with all their facts:" in printed
+    assert f"answers of {len(asked['to_learn'])} facts, drawn with all their facts:" in printed
+    first, second = printed.split("TO-LEARN by relation:")[1].split("NOT-TO-FORGET by relation:")
+    for part, facts in ((first, asked["to_learn"]), (second, asked["not_to_forget"])):
+        for fact in facts:
+            count = sum(other.relation_code == fact.relation_code for other in facts)
+            assert f"| {fact.relation_code} {fact.relation_label} | {count} | 1.000 |" in part

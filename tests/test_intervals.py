@@ -46,7 +46,7 @@ def test_methods_with_the_same_facts_are_compared_pairwise():
         "b_s43": result(list(base + 0.1), [1.0] * 8, 43),
     }
     found, _, known = methods(results)
-    assert list(found) == ["a", "b"] and found["a"].seeds == (42, 43) and known == 8
+    assert list(found) == ["a", "b"] and found["a"].seeds == (42, 43) and known == [f"k{index}" for index in range(8)]
     rows = table(results, against="a").splitlines()
     assert rows[2] == "| do-nothing |  |  |  | 1.000 |  |  |"
     assert rows[3].startswith("| b | 2 |") and rows[3].endswith("| +0.100 [+0.100, +0.100] |")
@@ -111,8 +111,8 @@ def test_read_knowledge_is_drawn_by_document_half_and_seed():
     assert c.endswith("|  |  |")
     found, documents, known = methods(results)
     assert found["b"].read()[0] == pytest.approx(0.3)  # halves mirrored: what guessing differs in cancels
-    assert found["b"].read(Draws(documents, known)).std() < 1e-9
-    drawn = found["d"].read(Draws(documents, known))  # half of the facts are read, worth .6 each
+    assert found["b"].read(Draws(documents, len(known))).std() < 1e-9
+    drawn = found["d"].read(Draws(documents, len(known)))  # half of the facts are read, worth .6 each
     assert drawn.mean() == pytest.approx(0.3, abs=0.01) and drawn.std() == pytest.approx(0.6 * 0.5 / 60**0.5, rel=0.2)
     assert "read" not in table({"c_s1": results["c_s1"]})
 

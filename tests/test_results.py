@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from taalm.errors import UserError
-from taalm.results import COLUMNS, chosen, load_result, load_results, main, save_result, table
+from taalm.results import COLUMNS, averaged, chosen, load_result, load_results, main, save_result, table
 
 SUMMARY = {key: 0.125 + index for index, (_, key) in enumerate(COLUMNS)} | {"top_epoch": 4, "read_knowledge": None}
 FRAMING = {"do-nothing": {"top_acc": 0.0, "nf_acc": 1.0, "total": 1.0}, "relation-majority": {"top_acc": 0.4642}}
@@ -132,3 +132,20 @@ def test_results_are_chosen_by_name_or_by_method():
 def test_reading_results_loads_no_model_library():
     code = "import sys, taalm.intervals, taalm.results; sys.exit(bool({'peft', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0
+
+
+def test_a_method_is_the_mean_of_its_seeds_with_their_spread(tmp_path, capsys):
+    results = {f"a_s{seed}": RESULT | {"summary": {"final_acc": value}} for seed, value in ((1, 0.1), (2, 0.3))}
+    results["b_s1"] = RESULT | {"summary": {"final_acc": 0.5, "kept_acc": None}}
+    for name, result in results.items():
+        save_result(tmp_path / f"{name}.pkl", result)
+    found = averaged(load_results(tmp_path))
+    assert {name: result["summary"] for name, result in found.items()} == {
+        "a (2)": {"final_acc": "0.200 ±0.141"},
+        "b (1)": {"final_acc": "0.500"},
+    }
+    main([str(tmp_path), "--mean", "--only", "a"])
+    printed = capsys.readouterr().out
+    assert "| a (2) " in printed and "b (1)" not in printed and cells(printed.splitlines()[2])[0] == "do-nothing"
+    with pytest.raises(UserError, match=r"periods of TemporalWiki; python -m taalm\.period_intervals"):
+        averaged({"a_s1_0": RESULT | {"period": "0901-1001"}})

@@ -19,7 +19,7 @@ from taalm.config import run_entry
 from taalm.errors import UserError
 from taalm.facts import Fact, objects_by_relation, read_facts
 from taalm.intervals import Method, comparing_parser, markdown, methods, table
-from taalm.results import chosen, frame, some_results
+from taalm.results import add_only, chosen, frame, some_results
 
 GUESSER = "TA-train's commonest answer"
 
@@ -30,9 +30,15 @@ def asked_facts(name: str, asked: Sequence[str], facts: Sequence[Fact], where: s
     lacking = [uuid for uuid in asked if uuid not in known]
     if lacking:
         raise UserError(
-            f"{name}: its fact {lacking[0]} is not in {where}; give their folder (--data) or file (--to_learn)"
+            f"{name}: its fact {lacking[0]} is not in {where}; give their folder (--data) or "
+            "file (--to_learn, --not_to_forget)"
         )
     return [known[uuid] for uuid in asked]
+
+
+def _seed_means(accuracies: np.ndarray, part: np.ndarray) -> str:
+    """The mean accuracy of every seed, (seeds, facts), on the facts where `part` holds; "" where it holds for none."""
+    return ", ".join(f"{row[part].mean():.3f}" for row in accuracies) if part.any() else ""
 
 
 def shares(found: Mapping[str, Method], kept: float, facts: Sequence[Fact], train: Sequence[Fact]) -> str:
@@ -47,10 +53,7 @@ def shares(found: Mapping[str, Method], kept: float, facts: Sequence[Fact], trai
 
     rows = []
     for name, method in (*found.items(), (GUESSER, Method((0,), guessed, np.array([[kept]])))):
-        parts = (
-            ", ".join(f"{row[part].mean():.3f}" for row in method.learned) if part.any() else ""
-            for part in (seen, ~seen)
-        )
+        parts = (_seed_means(method.learned, part) for part in (seen, ~seen))
         rows.append((method.total, [name, f"{method.learned.mean():.3f}", *parts, f"{method.total:.3f}"]))
     titles = ["method", "TO-LEARN", f"answer in TA-train ({seen.sum()})", f"not in it ({(~seen).sum()})", "final Total"]
     return markdown(titles, [row for _, row in sorted(rows, key=lambda row: -row[0])])
@@ -67,14 +70,13 @@ def by_group(accuracies: Mapping[str, np.ndarray], groups: Sequence[str]) -> str
     rows = []
     for group, count in Counter(groups).most_common():
         part = np.array([name == group for name in groups])
-        means = (", ".join(f"{row[part].mean():.3f}" for row in values) for values in accuracies.values())
-        rows.append([group, str(count), *means])
+        rows.append([group, str(count), *(_seed_means(values, part) for values in accuracies.values())])
     return markdown(["", "facts", *accuracies], rows)
 
 
 def main(arguments: list[str]) -> None:
     parser = comparing_parser("answers", "How much of a result is its relations' common answers.")
-    parser.add_argument("--only", default="", help="some of the methods, joined by commas")
+    add_only(parser)
     parser.add_argument(
         "--data", default="", help="folder of the split or of raw rows; default TAALM_DATA, else the sample set"
     )
@@ -99,9 +101,10 @@ def main(arguments: list[str]) -> None:
     print(f"\n{len(set(groups.values()))} answers of {len(facts)} facts, drawn with all their facts:\n")
     print(table(results, given.against, groups))
     if given.by:
-        kept_facts = facts_of(known, given.not_to_forget, "not_to_forget_descriptive")
-        for title, some, part in (("TO-LEARN", facts, "learned"), ("NOT-TO-FORGET", kept_facts, "kept")):
-            accuracies = {name: getattr(method, part) for name, method in found.items()}
+        known_facts = facts_of(known, given.not_to_forget, "not_to_forget_descriptive")
+        learned = {name: method.learned for name, method in found.items()}
+        kept_by = {name: method.kept for name, method in found.items()}
+        for title, some, accuracies in (("TO-LEARN", facts, learned), ("NOT-TO-FORGET", known_facts, kept_by)):
             print(f"\n{title} by {given.by}:\n\n{by_group(accuracies, [GROUPS[given.by](fact) for fact in some])}")
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from taalm.config import run_entry
 from taalm.errors import UserError
-from taalm.results import Result, by_seed, chosen, frame, some_results
+from taalm.results import Result, add_only, by_seed, chosen, frame, some_results
 
 DRAWS = 10_000
 Found = TypeVar("Found")
@@ -203,7 +203,7 @@ def table(results: Mapping[str, Result], against: str = "", groups: Mapping[str,
 
 def main(arguments: list[str]) -> None:
     parser = comparing_parser("intervals", "95 % intervals of results.")
-    parser.add_argument("--only", default="", help="some of the methods, joined by commas")
+    add_only(parser)
     given = parser.parse_args(arguments)
     print(table(chosen(some_results(given.folder), given.only), given.against))
 

@@ -90,6 +90,11 @@ def chosen(results: dict[str, Result], only: str) -> dict[str, Result]:
     return {found: result for found, result in results.items() if {found, method_of(found)} & set(names)}
 
 
+def add_only(parser: argparse.ArgumentParser) -> None:
+    """The flag whose value `chosen` takes."""
+    parser.add_argument("--only", default="", help="some of the results or methods, joined by commas")
+
+
 def frame(results: Mapping[str, Result], row: str) -> dict[str, float | None]:
     """The values of a framing row, do-nothing or relation-majority, that most results have; {} where none has it."""
     rows = Counter(tuple(result["framing"].get(row, {}).items()) for result in results.values())
@@ -179,10 +184,10 @@ def averaged(results: Mapping[str, Result]) -> dict[str, Result]:
         raise UserError("--mean: these are periods of TemporalWiki; python -m taalm.period_intervals has their means")
     found = {}
     for method, seeds in by_seed(results).items():
-        first, *others = seeds.values()
+        first = next(iter(seeds.values()))
         summary: dict[str, Any] = {}
         for key in first.get("summary", {}):
-            values = [result["summary"].get(key) for result in (first, *others)]
+            values = [result["summary"].get(key) for result in seeds.values()]
             if all(isinstance(value, int | float) for value in values):
                 spread = f" ±{statistics.stdev(values):.3f}" if len(set(values)) > 1 else ""
                 summary[key] = f"{statistics.fmean(values):.3f}{spread}"
@@ -193,7 +198,7 @@ def averaged(results: Mapping[str, Result]) -> dict[str, Result]:
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m taalm.results", description="The table of a folder of results.")
     parser.add_argument("folder", type=Path, nargs="?", default="results/lamackl", help="folder of result files")
-    parser.add_argument("--only", default="", help="some of the results or methods, joined by commas")
+    add_only(parser)
     parser.add_argument("--mean", action="store_true", help="one row a method: the mean of its seeds and their spread")
     given = parser.parse_args(arguments)
     results = chosen(some_results(given.folder), given.only)

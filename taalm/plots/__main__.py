@@ -8,14 +8,14 @@ from taalm.config import run_entry
 from taalm.errors import UserError
 from taalm.plots.kinds import pictures
 from taalm.plots.style import write
-from taalm.results import chosen, some_results
+from taalm.results import add_only, chosen, some_results
 
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m taalm.plots", description="Learning and forgetting curves.")
     parser.add_argument("folder", type=Path, help="folder of result files")
     parser.add_argument("--kind", default="", help="curves, plane or gains of LAMA-ckl; default the main picture")
-    parser.add_argument("--only", default="", help="some of the results or methods, joined by commas")
+    add_only(parser)
     parser.add_argument("--out", type=Path, default=None, help="PNG to write; default <folder>/<kind>.png")
     given = parser.parse_args(arguments)
     results = chosen(some_results(given.folder), given.only)

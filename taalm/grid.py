@@ -100,6 +100,7 @@ ABLATIONS: dict[str, Row] = {  # one thing about phi or its weights changed, all
     "exact_warmup_4": _ablation(*EXACT, "--inner.warmup_steps", "4"),
     "exact_2_steps": _ablation(*EXACT, "--inner.steps", "2"),
     "exact_sgd": _ablation(*EXACT, "--inner.optimizer", "sgd", "--inner.lr", "0.3"),
+    "exact_frozen": _ablation(*EXACT, "--inner.optimizer", "adamw_frozen"),
     "exact_change2": _ablation(*EXACT, "--objective.name", "change2"),
     "exact_retention": _ablation(*EXACT, "--objective.retention", "0.1"),
     "exact_finite_difference": _ablation(

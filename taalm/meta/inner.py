@@ -23,8 +23,8 @@ Tensors = Mapping[str, Tensor]
 class InnerConfig:
     """The inner step: how theta learns a document from its weighted loss (docs/method.md)."""
 
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """The update rule; CaMeLS learns with sgd."""
+    optimizer: Literal["adamw", "adamw_frozen", "sgd"] = "adamw"
+    """The update rule; CaMeLS learns with sgd. adamw_frozen moves as adamw and differentiates as if v were given."""
     lr: NonNegativeFloat = 3e-3
     """Its learning rate."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -122,6 +122,17 @@ class AdamW:
         return 1 - self.betas[0] ** step, 1 - self.betas[1] ** step
 
 
+class FrozenAdamW(AdamW):
+    """AdamW's move, differentiated with its preconditioner 1 / (sqrt(v'/c2) + eps) held constant: another estimator,
+    not the exact hypergradient (theta' keeps d theta'/d m', and d theta'/d v' is taken for 0)."""
+
+    def move(self, theta: Tensor, m: Tensor, v: Tensor, step: int) -> Tensor:
+        return super().move(theta, m, v.detach(), step)
+
+    def derivatives(self, m: Tensor, v: Tensor, step: int) -> UpdateDerivatives:
+        return UpdateDerivatives(super().derivatives(m, v, step).m, zeros_like(v))
+
+
 class SGD(AdamW):
     """theta' = (1 - lr wd) theta - lr g, as an update with both moments: b1 = 0 and b2 = 1 give m' = g and v' = 0."""
 
@@ -143,4 +154,5 @@ def zeros_like(tensor: Tensor) -> Tensor:
 def make_optimizer(config: InnerConfig) -> AdamW:
     if config.optimizer == "sgd":
         return SGD(config.lr, config.weight_decay)
-    return AdamW(config.lr, tuple(config.betas), config.eps, config.weight_decay)
+    rule = FrozenAdamW if config.optimizer == "adamw_frozen" else AdamW
+    return rule(config.lr, tuple(config.betas), config.eps, config.weight_decay)

@@ -86,8 +86,9 @@ def test_jvp_and_finite_differences_equal_double_backward(kind, warmup_steps, st
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-def test_an_sgd_inner_step_has_the_same_three_hypergradients(steps):
-    inner = InnerConfig(optimizer="sgd", lr=0.3, weight_decay=0.1, warmup_steps=0, steps=steps)
+@pytest.mark.parametrize(("optimizer", "lr"), [("sgd", 0.3), ("adamw_frozen", 1e-2)])
+def test_another_inner_rule_has_the_same_three_hypergradients(optimizer, lr, steps):
+    inner = InnerConfig(optimizer=optimizer, lr=lr, weight_decay=0.1, warmup_steps=0, steps=steps)
     theta, taught = Theta(base("llama-lora"), inner, ObjectiveConfig()), lesson("right")
     weights = weights_for(taught.documents)
     found = {
@@ -96,6 +97,18 @@ def test_an_sgd_inner_step_has_the_same_three_hypergradients(steps):
     }
     for name, bound in (("jvp", 1e-8), ("finite_difference", 1e-4)):
         assert relative(found[name], found["double_backward"]) < bound, name
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_frozen_preconditioner_moves_as_adamw_and_has_another_hypergradient(steps):
+    taught = lesson("right")
+    weights, found = weights_for(taught.documents), {}
+    for optimizer in ("adamw", "adamw_frozen"):
+        inner = InnerConfig(optimizer=optimizer, lr=1e-2, warmup_steps=1, steps=steps)
+        theta = Theta(base("llama-lora"), inner, ObjectiveConfig())
+        found[optimizer] = theta.hypergradient(HYPERGRADIENTS["jvp"], taught, weights)
+    assert torch.equal(found["adamw_frozen"].task_loss, found["adamw"].task_loss)
+    assert relative(found["adamw_frozen"].weight_gradient, found["adamw"].weight_gradient) > 1e-3
 
 
 @pytest.mark.parametrize("side", ["right", "left"])

@@ -4,8 +4,9 @@ Right answers come in blocks: most are a few objects that many facts of a relati
 the relation have too. Two tables tell what that hides. The first has each method's accuracy on facts whose answer
 TA-train has for the relation and on the others, beside a guesser that reads no document: it gives every fact TA-train's
 commonest answer of the relation and leaves the known facts alone. The second is taalm.intervals' with (relation,
-answer) pairs drawn in place of documents: what other answers would have shown. --by relation (or answer) adds each
-method's accuracy on every relation's facts, those to learn and those to keep.
+answer) pairs drawn in place of documents: what other answers would have shown. --by relation (answer, or wording of
+the probe) adds each method's accuracy on every relation's facts, those to learn and those to keep, and how many of
+these have a relation (answer, wording) that TA-train has too.
 """
 
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from taalm.asking import question_of
 from taalm.benchmarks.lama_ckl import data_folder
 from taalm.config import run_entry
 from taalm.errors import UserError
@@ -62,6 +64,7 @@ def shares(found: Mapping[str, Method], kept: float, facts: Sequence[Fact], trai
 GROUPS = {
     "relation": lambda fact: f"{fact.relation_code} {fact.relation_label}",
     "answer": lambda fact: f"{fact.relation_code} {fact.object}",
+    "wording": lambda fact: question_of(fact) or "no subject before the object",
 }
 
 
@@ -83,7 +86,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--model", default="smollm2-135m", help="the model that raw rows are split for")
     parser.add_argument("--to_learn", default="", help="file of the facts asked; default to_learn.jsonl of the data")
     parser.add_argument("--not_to_forget", default="", help="file of the known facts asked, for --by")
-    parser.add_argument("--by", choices=GROUPS, help="also accuracy by relation, or by relation and answer")
+    parser.add_argument("--by", choices=GROUPS, help="also accuracy by relation, relation and answer, or wording")
     given = parser.parse_args(arguments)
     results = chosen(some_results(given.folder), given.only)
     folder = data_folder(given.data, given.model)
@@ -96,7 +99,8 @@ def main(arguments: list[str]) -> None:
 
     facts = facts_of(asked, given.to_learn, "to_learn")
     kept = frame(results, "do-nothing").get("nf_acc") or 0.0
-    print(shares(found, kept, facts, read_facts(folder / "ta_train.jsonl")))
+    train = read_facts(folder / "ta_train.jsonl")
+    print(shares(found, kept, facts, train))
     groups = {fact.uuid: GROUPS["answer"](fact) for fact in facts}
     print(f"\n{len(set(groups.values()))} answers of {len(facts)} facts, drawn with all their facts:\n")
     print(table(results, given.against, groups))
@@ -104,8 +108,12 @@ def main(arguments: list[str]) -> None:
         known_facts = facts_of(known, given.not_to_forget, "not_to_forget_descriptive")
         learned = {name: method.learned for name, method in found.items()}
         kept_by = {name: method.kept for name, method in found.items()}
+        trained = {GROUPS[given.by](fact) for fact in train}
         for title, some, accuracies in (("TO-LEARN", facts, learned), ("NOT-TO-FORGET", known_facts, kept_by)):
-            print(f"\n{title} by {given.by}:\n\n{by_group(accuracies, [GROUPS[given.by](fact) for fact in some])}")
+            named = [GROUPS[given.by](fact) for fact in some]
+            shared = sum(group in trained for group in named)
+            print(f"\n{title} by {given.by} ({shared} of {len(some)} facts have one of TA-train's {len(trained)}):\n")
+            print(by_group(accuracies, named))
 
 
 if __name__ == "__main__":

@@ -70,19 +70,32 @@ def test_facts_of_another_file_and_results_of_another_benchmark_are_refused(fact
         main([str(tmp_path), "--data", str(sample_folder)])
 
 
-def test_the_command_prints_all_tables(tmp_path, sample_folder, capsys):
+def relation(fact):
+    return f"{fact.relation_code} {fact.relation_label}"
+
+
+def wording(fact):
+    head = fact.task_descriptive.rpartition(fact.object)[0].strip()
+    return head.replace(fact.subject, "<subject>") if fact.subject in head else "no subject before the object"
+
+
+@pytest.mark.parametrize(("by", "group"), [("relation", relation), ("wording", wording)])
+def test_the_command_prints_all_tables(tmp_path, sample_folder, capsys, by, group):
     made, asked = result([1.0] * 48, [1.0] * 5), {}
     for name, file in (("to_learn", "to_learn"), ("not_to_forget", "not_to_forget_descriptive")):
         asked[name] = read_facts(sample_folder / f"{file}.jsonl")
         for entry in made["eval_result"].values():
             entry[name] = {fact.uuid: [1.0, 1.0] for fact in asked[name]}
     save_result(tmp_path / "a_s1.pkl", made)
-    main([str(tmp_path), "--data", str(sample_folder), "--against", "a", "--by", "relation"])
+    main([str(tmp_path), "--data", str(sample_folder), "--against", "a", "--by", by])
     printed = capsys.readouterr().out
     assert "| method | TO-LEARN | answer in TA-train (" in printed and "minus a, 95 %" in printed
     assert f"answers of {len(asked['to_learn'])} facts, drawn with all their facts:" in printed
-    first, second = printed.split("TO-LEARN by relation:")[1].split("NOT-TO-FORGET by relation:")
+    train = {group(fact) for fact in read_facts(sample_folder / "ta_train.jsonl")}
+    first, second = printed.split(f"TO-LEARN by {by} ")[1].split(f"NOT-TO-FORGET by {by} ")
     for part, facts in ((first, asked["to_learn"]), (second, asked["not_to_forget"])):
+        shared = sum(group(fact) in train for fact in facts)
+        assert part.startswith(f"({shared} of {len(facts)} facts have one of TA-train's {len(train)}):")
         for fact in facts:
-            count = sum(other.relation_code == fact.relation_code for other in facts)
-            assert f"| {fact.relation_code} {fact.relation_label} | {count} | 1.000 |" in part
+            count = sum(group(other) == group(fact) for other in facts)
+            assert f"| {group(fact)} | {count} | 1.000 |" in part

@@ -176,6 +176,6 @@ def describe_training(
             ("training", f"{gib(training)} (what trains, its gradient and AdamW's moments, float32)"),
             ("activations", f"{gib(read)} for {outer.batch_size * outer.max_length} tokens"),
             ("peak", f"about {gib(peak)}"),
-            ("steps", f"{outer.steps} outer steps of {outer.batch_size} documents; {epoch} go through all {documents}"),
+            ("steps", f"{outer.all_steps} outer steps of {outer.batch_size} documents; {epoch} go through all {documents}"),
         ]
     )

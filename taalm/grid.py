@@ -31,6 +31,8 @@ ROWS: dict[str, Row] = {  # in the order in which time is spent
     "targeted": Row("targeted"),
     "oracle": Row("oracle"),
     "targeted+views+kl": Row("targeted+views+kl", fixed=VIEWS),
+    # phi from the best of four warm starts, by the tuning rows
+    "targeted+views+kl_starts": Row("targeted+views+kl", fixed=VIEWS, phi=("--outer.starts", "4")),
     "targeted+recadam": Row("targeted+recadam", RECALL),
     "targeted+kl": Row("targeted+kl", REVIEW),
     "rho": Row("rho", RHO_KEEP),

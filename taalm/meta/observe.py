@@ -45,15 +45,19 @@ def quartiles(values: Sequence[float]) -> dict[str, float]:
 
 @torch.no_grad()
 def observe_weights(phi: TrainAttention, documents: Sequence[Batch], facts: Sequence[Sequence[Fact]]) -> dict:
-    """Object-to-mean weight ratios over batches of documents and their facts, and the mean logit.
+    """Object-to-mean weight ratios over batches of documents and their facts, the share of documents whose heaviest
+    token is the object's, and the mean logit.
 
     A document whose object was cut off has no ratio and is counted under `without_object`.
     """
     ratios: list[float] = []
+    heaviest = 0.0
     logit_sum = tokens = 0.0
     for batch in documents:
         logits = phi.logits(batch.input_ids, batch.attention_mask)
-        ratios += object_ratios(phi.to_weights(logits, batch.attention_mask), batch).tolist()
+        weights = phi.to_weights(logits, batch.attention_mask)
+        ratios += object_ratios(weights, batch).tolist()
+        heaviest += float(batch.answer.gather(1, weights.argmax(1, keepdim=True)).sum())
         logit_sum += float((logits * batch.attention_mask).sum())
         tokens += float(batch.attention_mask.sum())
     flat = [fact for group in facts for fact in group]
@@ -62,6 +66,7 @@ def observe_weights(phi: TrainAttention, documents: Sequence[Batch], facts: Sequ
     return {
         "documents": len(ratios),
         "without_object": len(ratios) - len(present),
+        "object_heaviest": heaviest / len(ratios),
         "object_ratio": quartiles(present),
         "object_ratio_uncommon": quartiles([ratio for ratio in rare if ratio == ratio]),
         "mean_logit": logit_sum / tokens,

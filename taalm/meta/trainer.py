@@ -31,6 +31,7 @@ from taalm.meta.hypergradient import get_hypergradient
 from taalm.meta.lessons import Lessons
 from taalm.meta.observe import observe_weights, post_step_losses, snapshot, watched
 from taalm.meta.problem import Lesson, Theta
+from taalm.meta.starts import Starts
 from taalm.meta.warm_start import TokenScores, fit_loss, target_shares
 from taalm.models.precision import rounds_to_bf16
 from taalm.models.train_attention import TrainAttention
@@ -49,6 +50,9 @@ class OuterConfig:
     """Outer steps, the warm start's included; 0 judges the phi of --start as it is."""
     warm_start: NonNegativeInt = 0
     """So many steps at first fit phi to weights made from token scores at theta_0 (docs/method.md)."""
+    starts: PositiveInt = 1
+    """Warm starts, one after another, each from the first phi and in an order of its own; what follows goes on from the
+    one whose heaviest token is most often the object in the validation facts. --outer.steps counts one of them."""
     temperature: PositiveFloat = 0.7
     """How flat the warm start's weights are, in standard deviations of the scores of a document."""
     refine: NonNegativeFloat = 1.0
@@ -80,6 +84,11 @@ class OuterConfig:
     save_every: PositiveInt = 10
     """Write the resumable state every so many steps."""
 
+    @property
+    def all_steps(self) -> int:
+        """Outer steps with those of every warm start."""
+        return self.steps + (self.starts - 1) * self.warm_start
+
 
 class MetaTrainer:
     """Trains phi. One JSON line per step goes to `<folder>/log.jsonl`, the state to `<folder>/state.safetensors`.
@@ -100,16 +109,25 @@ class MetaTrainer:
                 "--outer.hypergradient finite_difference: theta's frozen layers multiply in bfloat16, whose rounding "
                 "is larger than the differences; pass --theta.precision fp32, or --outer.hypergradient jvp"
             )
-        head = [p for n, p in phi.trainable().items() if n.startswith("head")]
-        body = [p for n, p in phi.trainable().items() if not n.startswith("head")]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": body, "lr": config.lr}, {"params": head, "lr": config.head_lr}],
-            weight_decay=config.weight_decay,
-        )
-        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        if config.starts > 1 and not (valid and 0 < config.warm_start <= config.steps):
+            raise UserError(
+                f"--outer.starts {config.starts}: choosing among warm starts needs validation facts, and an "
+                f"--outer.warm_start from 1 to --outer.steps ({config.warm_start}, {config.steps})"
+            )
+        self.rates = [config.lr, config.head_lr]
+        self.optimizer = self._fresh_optimizer()
+        self.starts = Starts(phi)
+        self.warm_steps = config.starts * config.warm_start
         self.step, self.bad_in_a_row, self.skipped, self.seconds = 0, 0, 0, 0.0
         self.scores = TokenScores()
         self.log: list[dict] = []
+
+    def _fresh_optimizer(self) -> torch.optim.AdamW:
+        named = self.phi.trainable().items()
+        head = [value for name, value in named if name.startswith("head")]
+        body = [value for name, value in named if not name.startswith("head")]
+        groups = [{"params": part, "lr": rate} for part, rate in zip((body, head), self.rates, strict=True)]
+        return torch.optim.AdamW(groups, weight_decay=self.config.weight_decay)
 
     def run(self) -> dict:
         """Train to the last step, resuming where a state lies; returns the last observation on the validation facts."""
@@ -118,17 +136,17 @@ class MetaTrainer:
             found = watched(self.phi.tokenizer, self.valid, self.config.watched)
             write_text(self.folder / "documents.json", json.dumps(found, ensure_ascii=False))
         bar = tqdm(
-            total=self.config.steps, initial=self.step, desc="phi", unit="step",
+            total=self.config.all_steps, initial=self.step, desc="phi", unit="step",
             disable=self.quiet or not processes.is_main() or None,
         )  # fmt: skip
         observed: dict = {}
         batches = self._batches()
-        while self.step < self.config.steps:
+        while self.step < self.config.all_steps:
             entry = self.outer_step(next(batches))
             bar.update()
             loss = entry.get("task_loss", entry.get("fit_loss"))
             bar.set_postfix(loss=f"{loss:.3f}", tok_s=f"{entry['tokens_per_s']:.0f}")
-            last = self.step == self.config.steps
+            last = self.step == self.config.all_steps
             if self.valid and (last or (self.config.eval_every and self.step % self.config.eval_every == 0)):
                 observed = self.observe(self.valid)
                 entry["valid"] = observed
@@ -140,6 +158,8 @@ class MetaTrainer:
                         f"step {self.step}: object-to-mean weight ratio on the validation facts, median "
                         f"{ratio['median']:.1f} (quartiles {ratio['q1']:.1f}, {ratio['q3']:.1f})"
                     )
+            if self.config.starts > 1 and self.step <= self.warm_steps and self.step % self.config.warm_start == 0:
+                entry["start"] = self._end_start()
             self.log.append(entry)
             self.track(scalars("phi", entry), self.step)
             if last or self.step % self.config.save_every == 0:
@@ -170,10 +190,11 @@ class MetaTrainer:
         lesson = self.train.lesson(mine, self.step)
         started = time.perf_counter()
         torch.manual_seed(derive_seed(self.seed, self.step) + processes.rank())  # dropout, the same after a resume
-        warm = self.step < self.config.warm_start
+        warm = self.step < self.warm_steps
         rate_share = 1.0 if warm or not self.config.warm_start else self.config.refine
+        in_start = self.step % self.config.warm_start if warm else self.step
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * rate_share * min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
+            group["lr"] = rate * rate_share * min(1.0, (in_start + 1) / max(1, self.config.warmup_steps))
         self.phi.train()
         documents = lesson.documents
         logits = self.phi.logits(documents.input_ids, documents.attention_mask)
@@ -238,6 +259,13 @@ class MetaTrainer:
                 )
         return float(norm)
 
+    def _end_start(self) -> dict:
+        """Judge the warm start that has ended and begin the next one, or go on from the best; returns what is logged."""
+        found = self.observe(self.valid)["object_heaviest"]
+        self.starts.end(found, last=self.step == self.warm_steps)
+        self.optimizer = self._fresh_optimizer()
+        return {"object_heaviest": found, "best": self.starts.found}
+
     def observe(self, lessons: Lessons) -> dict:
         """Where phi's weights fall on these facts."""
         self.phi.eval()
@@ -272,8 +300,10 @@ class MetaTrainer:
             "bad_in_a_row": self.bad_in_a_row,
             "seconds": self.seconds,
             "log": self.log,
+            "found": self.starts.found,
         }
-        save_state(self.state_file, tensors | optimizer_tensors(self.optimizer) | self.scores.state(), values)
+        tensors |= self.starts.state() | optimizer_tensors(self.optimizer) | self.scores.state()
+        save_state(self.state_file, tensors, values)
         write_jsonl(self.folder / "log.jsonl", self.log)
 
     def resume(self) -> None:
@@ -284,6 +314,7 @@ class MetaTrainer:
         load_parameters(self.phi.trainable(), under(tensors, "phi/"), self.state_file)
         load_optimizer(self.optimizer, tensors)
         self.scores.load(tensors)
+        self.starts.load(tensors, values.get("found", -1.0))
         self.step, self.skipped, self.seconds = values["step"], values["skipped"], values["seconds"]
         self.bad_in_a_row, self.log = values["bad_in_a_row"], values["log"]
         if processes.is_main():

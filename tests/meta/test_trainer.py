@@ -1,6 +1,7 @@
 """Run: pytest tests/meta/test_trainer.py. The outer loop on a tiny model: resume, order, bad gradients, lessons."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -34,7 +35,8 @@ def make(tiny_folder, sample_folder, tmp_path):
             tokenizer, facts, "schematic", 150, torch.device("cpu"), needs_unrelated=bool(restriction)
         )  # fmt: skip
         config = OuterConfig(**{"steps": 6, "batch_size": 4, "save_every": 1, "eval_every": 0, **fields})
-        return MetaTrainer(theta, phi, lessons, None, config, tmp_path / name, seed=3, quiet=True)
+        valid = lessons if config.starts > 1 else None
+        return MetaTrainer(theta, phi, lessons, valid, config, tmp_path / name, seed=3, quiet=True)
 
     return build
 
@@ -48,17 +50,69 @@ def losses(trainer: MetaTrainer) -> list[tuple]:
     return [(entry.get("fit_loss"), entry.get("task_loss")) for entry in trainer.log]
 
 
-@pytest.mark.parametrize(("warm_start", "balance"), [(0, 0.0), (3, 0.7)])
-def test_training_cut_anywhere_and_resumed_is_the_uninterrupted_one(make, warm_start, balance):
-    fields = {"warm_start": warm_start, "balance": balance}
+class Cut(Exception):
+    """In place of kill -9."""
+
+
+@pytest.mark.parametrize(("warm_start", "balance", "starts"), [(0, 0.0, 1), (3, 0.7, 1), (2, 0.0, 3)])
+def test_training_cut_anywhere_and_resumed_is_the_uninterrupted_one(make, monkeypatch, warm_start, balance, starts):
+    fields = {"warm_start": warm_start, "balance": balance, "starts": starts}
     whole = make("whole", **fields)
     whole.run()
-    for cut in (1, 3, 5):
-        make(f"cut{cut}", **fields, steps=cut).run()
+    assert whole.step == 6 + (starts - 1) * warm_start
+    for cut in (1, 3, 4, 5, 7):
+        with monkeypatch.context() as patch, pytest.raises(Cut) if cut < whole.step else nullcontext():
+            one = make(f"cut{cut}", **fields)
+            step = one.outer_step
+
+            def until(indices, one=one, step=step, cut=cut):
+                if one.step == cut:
+                    raise Cut
+                return step(indices)
+
+            patch.setattr(one, "outer_step", until)
+            one.run()
         resumed = make(f"cut{cut}", **fields)
         resumed.run()
         assert losses(resumed) == losses(whole)
         assert same_weights(resumed, whole)
+
+
+def test_training_goes_on_from_the_best_of_its_warm_starts(make, monkeypatch):
+    trainer = make(warm_start=2, starts=3, steps=4)
+    shares, before, after = iter([0.2, 0.5, 0.5]), [], []
+    monkeypatch.setattr(trainer, "observe", lambda lessons: {"object_heaviest": next(shares, 0.0)})
+    end = trainer._end_start
+
+    def watched() -> dict:
+        before.append(copies(trainer))
+        found = end()
+        after.append(copies(trainer))
+        assert not trainer.optimizer.state
+        return found
+
+    monkeypatch.setattr(trainer, "_end_start", watched)
+    first = copies(trainer)
+    trainer.run()
+    assert trainer.step == 8
+    assert after == [first, first, before[1]]  # each from the first phi; of equal ones the earlier
+    assert before[0] != before[1] != before[2] != before[0]
+    assert [entry["start"] for entry in trainer.log if "start" in entry] == [
+        {"object_heaviest": 0.2, "best": 0.2},
+        {"object_heaviest": 0.5, "best": 0.5},
+        {"object_heaviest": 0.5, "best": 0.5},
+    ]
+    assert ["fit_loss" in entry for entry in trainer.log] == [True] * 6 + [False] * 2
+
+
+def copies(trainer: MetaTrainer) -> list[list]:
+    return [value.detach().tolist() for value in trainer.phi.trainable().values()]
+
+
+@pytest.mark.parametrize("fields", [{"warm_start": 0}, {"warm_start": 7}])
+def test_choosing_among_starts_without_a_warm_start_is_refused(make, fields):
+    with pytest.raises(UserError, match=r"--outer\.starts 2: choosing among warm starts needs validation facts"):
+        make(starts=2, **fields)
 
 
 def test_every_epoch_has_another_order_and_holds_every_fact_once(make):

@@ -165,6 +165,7 @@ def describe_training(
     read = kept(learned, outer.batch_size * outer.max_length, phi.r, 0, phi.gradient_checkpointing)
     peak = program(theta.device) + base.weights + steps + passing + learned.weights + training + read
     epoch = -(-documents // outer.batch_size)
+    count = f"{outer.all_steps} outer steps of {outer.batch_size} documents"
     return text(
         [
             ("theta", ""),
@@ -176,6 +177,6 @@ def describe_training(
             ("training", f"{gib(training)} (what trains, its gradient and AdamW's moments, float32)"),
             ("activations", f"{gib(read)} for {outer.batch_size * outer.max_length} tokens"),
             ("peak", f"about {gib(peak)}"),
-            ("steps", f"{outer.all_steps} outer steps of {outer.batch_size} documents; {epoch} go through all {documents}"),
+            ("steps", f"{count}; {epoch} go through all {documents}"),
         ]
     )

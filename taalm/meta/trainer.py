@@ -260,7 +260,7 @@ class MetaTrainer:
         return float(norm)
 
     def _end_start(self) -> dict:
-        """Judge the warm start that has ended and begin the next one, or go on from the best; returns what is logged."""
+        """Judge the warm start that has ended, begin the next one or go on from the best; returns what is logged."""
         found = self.observe(self.valid)["object_heaviest"]
         self.starts.end(found, last=self.step == self.warm_steps)
         self.optimizer = self._fresh_optimizer()

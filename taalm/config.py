@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import select
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -142,6 +143,20 @@ def save_config(config: Any, path: Path) -> None:
     write_text(path, yaml.dump(plain(asdict(config)), Dumper=_Dumper, sort_keys=False))
 
 
+def _reader_left() -> bool:
+    """Whether what reads our output has read enough, as `| head` does."""
+    if sys.stdout is not sys.__stdout__:
+        return False
+    waiting = select.poll()
+    waiting.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in waiting.poll(0))
+
+
+def _drop_output() -> None:
+    """What could not be printed is not tried again at the program's end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def run_entry(main: Callable[[list[str]], None]) -> None:
     """Run an entry point: errors that the user can fix become one sentence on stderr and exit code 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -151,11 +166,16 @@ def run_entry(main: Callable[[list[str]], None]) -> None:
         sys.stdout.flush()
     except UserError as error:
         _refuse(str(error))
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
+        _drop_output()
+        raise SystemExit(1) from None
     except OSError as error:
         if error.errno not in FULL:
             raise
-        if error.filename is None and sys.stdout is sys.__stdout__:  # so that its rest is not tried again at the end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.filename is None and sys.stdout is sys.__stdout__:
+            _drop_output()
         _refuse(f"{error.filename or 'what this command prints'}: {error.strerror}; make room and run it again")
     except (RuntimeError, MemoryError) as error:
         if out_of_memory.is_out_of_memory(error):

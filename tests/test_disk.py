@@ -227,3 +227,15 @@ def test_what_is_printed_may_find_the_disk_full_too(tmp_path):
         )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr == "error: what this command prints: No space left on device; make room and run it again\n"
+
+
+def test_a_reader_that_has_read_enough_is_no_error(tmp_path):
+    save_result(tmp_path / "a.pkl", lama("finetune", 1))
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "taalm", "results", str(tmp_path)], cwd=ROOT, stdout=closed, stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "")

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, LlamaC
 from taalm.adapt import AdaptConfig
 from taalm.head_loss import CHUNK_BYTES
 from taalm.meta.inner import InnerConfig
-from taalm.meta.trainer import OuterConfig
+from taalm.meta.outer_config import OuterConfig
 from taalm.models.base import ModelConfig, add_adapter, add_lora, frozen_level, language_model_class, load_pretrained
 from taalm.models.freezing import freeze
 from taalm.models.precision import resolve_device, wants_bf16

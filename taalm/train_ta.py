@@ -19,8 +19,9 @@ from taalm.facts import Fact, read_facts
 from taalm.meta.inner import InnerConfig
 from taalm.meta.lessons import Lessons
 from taalm.meta.objectives import ObjectiveConfig
+from taalm.meta.outer_config import OuterConfig
 from taalm.meta.problem import Theta
-from taalm.meta.trainer import MetaTrainer, OuterConfig
+from taalm.meta.trainer import MetaTrainer
 from taalm.models.base import ModelConfig, load_theta
 from taalm.models.precision import keep_freed_memory
 from taalm.models.train_attention import TrainAttention, TrainAttentionConfig

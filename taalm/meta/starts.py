@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from taalm.checkpoint import load_parameters, under
 from taalm.models.train_attention import TrainAttention
-
-PLACE = Path("phi's warm start")
 
 
 def _copies(phi: TrainAttention) -> dict[str, Tensor]:
@@ -18,8 +17,8 @@ def _copies(phi: TrainAttention) -> dict[str, Tensor]:
 class Starts:
     """phi as it was before its first warm start, and as the best one so far has left it."""
 
-    def __init__(self, phi: TrainAttention):
-        self.phi, self.first = phi, _copies(phi)
+    def __init__(self, phi: TrainAttention, state_file: Path):
+        self.phi, self.state_file, self.first = phi, state_file, _copies(phi)
         self.best: dict[str, Tensor] = {}
         self.found = -1.0
 
@@ -30,10 +29,14 @@ class Starts:
         """
         if found > self.found:
             self.best, self.found = _copies(self.phi), found
-        load_parameters(self.phi.trainable(), self.best if last else self.first, PLACE)
+        load_parameters(self.phi.trainable(), self.best if last else self.first, self.state_file)
 
     def state(self) -> dict[str, Tensor]:
-        return {f"best/{name}": value for name, value in self.best.items()}
+        if not self.best:
+            return {}
+        found = torch.tensor(self.found, dtype=torch.float64)
+        return {"found": found} | {f"best/{name}": value for name, value in self.best.items()}
 
-    def load(self, saved: Mapping[str, Tensor], found: float) -> None:
-        self.best, self.found = dict(under(saved, "best/")), found
+    def load(self, saved: Mapping[str, Tensor]) -> None:
+        self.best = under(saved, "best/")
+        self.found = float(saved.get("found", -1.0))

@@ -6,11 +6,9 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from tqdm import tqdm
 
@@ -30,6 +28,7 @@ from taalm.losses import target_mask
 from taalm.meta.hypergradient import get_hypergradient
 from taalm.meta.lessons import Lessons
 from taalm.meta.observe import observe_weights, post_step_losses, snapshot, watched
+from taalm.meta.outer_config import OuterConfig
 from taalm.meta.problem import Lesson, Theta
 from taalm.meta.starts import Starts
 from taalm.meta.warm_start import TokenScores, fit_loss, target_shares
@@ -40,54 +39,6 @@ from taalm.text import Batch, shuffled_buckets
 from taalm.tracking import Log, no_log, scalars
 from taalm.weighters import get_weighter
 from taalm.weighters.material import Material
-
-
-@dataclass
-class OuterConfig:
-    """The outer loop: how phi trains."""
-
-    steps: NonNegativeInt = 60
-    """Outer steps, the warm start's included; 0 judges the phi of --start as it is."""
-    warm_start: NonNegativeInt = 0
-    """So many steps at first fit phi to weights made from token scores at theta_0 (docs/method.md)."""
-    starts: PositiveInt = 1
-    """Warm starts, one after another, each from the first phi and in an order of its own; what follows goes on from the
-    one whose heaviest token is most often the object in the validation facts. --outer.steps counts one of them."""
-    temperature: PositiveFloat = 0.7
-    """How flat the warm start's weights are, in standard deviations of the scores of a document."""
-    refine: NonNegativeFloat = 1.0
-    """The learning rates after the warm start, as a share of those in it."""
-    balance: NonNegativeFloat = 0.0
-    """A document whose relation has n facts is drawn in proportion to n^-balance; 0: each once per epoch."""
-    batch_size: PositiveInt = 8
-    """Documents per outer step."""
-    lr: NonNegativeFloat = 5e-4
-    """AdamW learning rate of phi's LoRA."""
-    head_lr: NonNegativeFloat = 2e-3
-    """AdamW learning rate of phi's head."""
-    warmup_steps: NonNegativeInt = 5
-    """Linear warm-up of both learning rates, in outer steps."""
-    weight_decay: NonNegativeFloat = 0.0
-    """AdamW decoupled weight decay."""
-    clip_norm: PositiveFloat = 1.0
-    """phi's gradient is scaled down to this norm."""
-    anchor: NonNegativeFloat = 0.0
-    """Weight of the mean squared logit: no collapse onto a token, no sinking of all weights (docs/method.md)."""
-    hypergradient: str = "jvp"
-    """double_backward, jvp or finite_difference."""
-    max_length: NonNegativeInt = 512
-    """Documents are cut to this many tokens; 0 cuts nothing."""
-    eval_every: NonNegativeInt = 20
-    """Observe phi on the validation facts every so many steps; 0: only at the end."""
-    watched: NonNegativeInt = 2
-    """Validation documents whose weights are kept at every observation (taalm.heatmap.snapshots_of)."""
-    save_every: PositiveInt = 10
-    """Write the resumable state every so many steps."""
-
-    @property
-    def all_steps(self) -> int:
-        """Outer steps with those of every warm start."""
-        return self.steps + (self.starts - 1) * self.warm_start
 
 
 class MetaTrainer:
@@ -116,8 +67,7 @@ class MetaTrainer:
             )
         self.rates = [config.lr, config.head_lr]
         self.optimizer = self._fresh_optimizer()
-        self.starts = Starts(phi)
-        self.warm_steps = config.starts * config.warm_start
+        self.starts = Starts(phi, self.state_file)
         self.step, self.bad_in_a_row, self.skipped, self.seconds = 0, 0, 0, 0.0
         self.scores = TokenScores()
         self.log: list[dict] = []
@@ -147,7 +97,8 @@ class MetaTrainer:
             loss = entry.get("task_loss", entry.get("fit_loss"))
             bar.set_postfix(loss=f"{loss:.3f}", tok_s=f"{entry['tokens_per_s']:.0f}")
             last = self.step == self.config.all_steps
-            if self.valid and (last or (self.config.eval_every and self.step % self.config.eval_every == 0)):
+            ends = self._ends_start()
+            if self.valid and (last or ends or (self.config.eval_every and self.step % self.config.eval_every == 0)):
                 observed = self.observe(self.valid)
                 entry["valid"] = observed
                 if self.config.watched:
@@ -158,8 +109,8 @@ class MetaTrainer:
                         f"step {self.step}: object-to-mean weight ratio on the validation facts, median "
                         f"{ratio['median']:.1f} (quartiles {ratio['q1']:.1f}, {ratio['q3']:.1f})"
                     )
-            if self.config.starts > 1 and self.step <= self.warm_steps and self.step % self.config.warm_start == 0:
-                entry["start"] = self._end_start()
+            if ends:
+                entry["start"] = self._end_start(observed["object_heaviest"])
             self.log.append(entry)
             self.track(scalars("phi", entry), self.step)
             if last or self.step % self.config.save_every == 0:
@@ -190,7 +141,7 @@ class MetaTrainer:
         lesson = self.train.lesson(mine, self.step)
         started = time.perf_counter()
         torch.manual_seed(derive_seed(self.seed, self.step) + processes.rank())  # dropout, the same after a resume
-        warm = self.step < self.warm_steps
+        warm = self.step < self.config.warm_steps
         rate_share = 1.0 if warm or not self.config.warm_start else self.config.refine
         in_start = self.step % self.config.warm_start if warm else self.step
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
@@ -259,10 +210,14 @@ class MetaTrainer:
                 )
         return float(norm)
 
-    def _end_start(self) -> dict:
-        """Judge the warm start that has ended, begin the next one or go on from the best; returns what is logged."""
-        found = self.observe(self.valid)["object_heaviest"]
-        self.starts.end(found, last=self.step == self.warm_steps)
+    def _ends_start(self) -> bool:
+        """Whether one of several warm starts has just ended."""
+        warm = self.step <= self.config.warm_steps
+        return self.config.starts > 1 and warm and self.step % self.config.warm_start == 0
+
+    def _end_start(self, found: float) -> dict:
+        """Begin the next warm start or go on from the best; `found` judges the ended one. Returns what is logged."""
+        self.starts.end(found, last=self.step == self.config.warm_steps)
         self.optimizer = self._fresh_optimizer()
         return {"object_heaviest": found, "best": self.starts.found}
 
@@ -300,7 +255,6 @@ class MetaTrainer:
             "bad_in_a_row": self.bad_in_a_row,
             "seconds": self.seconds,
             "log": self.log,
-            "found": self.starts.found,
         }
         tensors |= self.starts.state() | optimizer_tensors(self.optimizer) | self.scores.state()
         save_state(self.state_file, tensors, values)
@@ -314,7 +268,7 @@ class MetaTrainer:
         load_parameters(self.phi.trainable(), under(tensors, "phi/"), self.state_file)
         load_optimizer(self.optimizer, tensors)
         self.scores.load(tensors)
-        self.starts.load(tensors, values.get("found", -1.0))
+        self.starts.load(tensors)
         self.step, self.skipped, self.seconds = values["step"], values["skipped"], values["seconds"]
         self.bad_in_a_row, self.log = values["bad_in_a_row"], values["log"]
         if processes.is_main():

@@ -12,8 +12,9 @@ from taalm.meta.hypergradient import HYPERGRADIENTS
 from taalm.meta.inner import InnerConfig
 from taalm.meta.lessons import Lessons
 from taalm.meta.objectives import ObjectiveConfig
+from taalm.meta.outer_config import OuterConfig
 from taalm.meta.problem import Lesson, Theta
-from taalm.meta.trainer import MetaTrainer, OuterConfig
+from taalm.meta.trainer import MetaTrainer
 from taalm.models.base import ModelConfig, load_theta
 from taalm.models.train_attention import TrainAttention, TrainAttentionConfig
 from taalm.text import collate, encode

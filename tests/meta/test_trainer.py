@@ -13,8 +13,9 @@ from taalm.meta.inner import InnerConfig
 from taalm.meta.lessons import Lessons
 from taalm.meta.objectives import ObjectiveConfig
 from taalm.meta.observe import object_ratios, uncommon
+from taalm.meta.outer_config import OuterConfig
 from taalm.meta.problem import Theta
-from taalm.meta.trainer import MetaTrainer, OuterConfig
+from taalm.meta.trainer import MetaTrainer
 from taalm.models.base import ModelConfig, load_theta
 from taalm.models.train_attention import TrainAttention, TrainAttentionConfig
 from taalm.text import Batch
@@ -84,9 +85,9 @@ def test_training_goes_on_from_the_best_of_its_warm_starts(make, monkeypatch):
     monkeypatch.setattr(trainer, "observe", lambda lessons: {"object_heaviest": next(shares, 0.0)})
     end = trainer._end_start
 
-    def watched() -> dict:
+    def watched(found: float) -> dict:
         before.append(copies(trainer))
-        found = end()
+        found = end(found)
         after.append(copies(trainer))
         assert not trainer.optimizer.state
         return found

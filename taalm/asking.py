@@ -6,23 +6,23 @@ TA-train shows it: each of its facts has a document, an object there and a probe
 together rank the pairs of a name and a question. They learn from TA-train alone, as phi does.
 """
 
+import math
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from taalm.errors import UserError
 from taalm.facts import Fact
+from taalm.linear_probe import Classifier
 from taalm.models.split import SplitModel
 from taalm.names import names_apart
-from taalm.text import Encoded, Span, by_tokens, collate, encode, offsets, pad_token
+from taalm.shown import LONGEST, Shown, middle_states
+from taalm.text import Encoded, Span, offsets, pad_token
 
-LONGEST = 512  # tokens of a TA-train document that are read
-TOKEN_BUDGET = 2048  # padded tokens of a forward pass
-STEPS = 150  # of L-BFGS
 OBJECT_DECAY, NAME_DECAY = 3e-4, 1e-4  # of the probes' weights
 UNASKED = 0.02  # what a name weighs that is no subject; one that is weighs 1 / its question's facts
 
@@ -35,34 +35,8 @@ class Pair(NamedTuple):
     question: str
 
 
-class LinearProbe:
-    """Multinomial logistic regression on standardised features: features (N, D), classes (N,), weights (N,)."""
-
-    def __init__(self, features: Tensor, classes: Tensor, weights: Tensor, count: int, decay: float):
-        self.mean = features.mean(0)
-        self.scale = (features.std(0, correction=0) + 1e-6) * features.shape[1] ** 0.5
-        self.matrix = torch.zeros(features.shape[1], count, requires_grad=True)
-        self.bias = torch.zeros(count, requires_grad=True)
-        standardised = self._standardised(features)
-        optimizer = torch.optim.LBFGS([self.matrix, self.bias], max_iter=STEPS, line_search_fn="strong_wolfe")
-        weights = weights / weights.sum()
-
-        def loss() -> Tensor:
-            optimizer.zero_grad()
-            losses = F.cross_entropy(standardised @ self.matrix + self.bias, classes, reduction="none")
-            total = (losses * weights).sum() + decay * self.matrix.square().sum()
-            total.backward()
-            return total
-
-        optimizer.step(loss)
-
-    def _standardised(self, features: Tensor) -> Tensor:
-        return (features - self.mean) / self.scale
-
-    @torch.no_grad()
-    def __call__(self, features: Tensor) -> Tensor:
-        """Log-probabilities of the classes, (N, count)."""
-        return (self._standardised(features) @ self.matrix + self.bias).log_softmax(-1)
+Place = tuple[int, Span]  # a document's number, and an object's characters there
+Ranked = Mapping[Place, Sequence[Pair]]  # an object's pairs, the likeliest first
 
 
 class _Read(NamedTuple):
@@ -120,17 +94,14 @@ class Asker:
     Raises UserError where no fact has a question.
     """
 
-    def __init__(self, split: SplitModel, tokenizer: Any, facts: Sequence[Fact]):
-        taught = [(fact, question) for fact in facts if (question := question_of(fact))]
-        self.questions = sorted({question for _, question in taught})
-        texts = [fact.evidence for fact, _ in taught]
-        rows = [encode(tokenizer, text, max_length=LONGEST) for text in texts]
-        read = self._read(split, tokenizer, texts, rows, [fact.object_span() for fact, _ in taught])
-        known = [
-            (one, fact, self.questions.index(question))
-            for one, (fact, question) in zip(read, taught, strict=True)
-            if one is not None
-        ]
+    def __init__(self, tokenizer: Any, shown: Shown):
+        taught = [(*some, question) for some in zip(*shown, strict=True) if (question := question_of(some[0]))]
+        self.questions = sorted({question for *_, question in taught})
+        known = []
+        for fact, row, states, question in taught:
+            one = _read(fact.evidence, offsets(tokenizer, fact.evidence, row), states, fact.object_span())
+            if one is not None:
+                known.append((one, fact, self.questions.index(question)))
         if not known:
             raise UserError(
                 "--views.asked: no fact of --views.questions has a probe that names its subject before its object, and "
@@ -139,7 +110,7 @@ class Asker:
         count = len(self.questions)
         asked = torch.tensor([question for _, _, question in known])
         share = 1 / asked.bincount(minlength=count).clamp_min(1)  # every question weighs the same
-        self.object = LinearProbe(
+        self.object = Classifier(
             torch.stack([one.object for one, *_ in known]), asked, share[asked], count, OBJECT_DECAY
         )
         features, classes, weights = [], [], []
@@ -153,30 +124,17 @@ class Asker:
         self.names = None
         if classes:
             examples = torch.stack(features), torch.tensor(classes), torch.tensor(weights)
-            self.names = LinearProbe(*examples, count + 1, NAME_DECAY)
+            self.names = Classifier(*examples, count + 1, NAME_DECAY)
 
     def pairs(
         self, split: SplitModel, tokenizer: Any, texts: Sequence[str], rows: Sequence[Encoded], spans: Sequence[Span]
     ) -> list[list[Pair]]:
-        """For each document and object the pairs, the likeliest first; `split` is theta_0, as it was taught with."""
-        return [self._ranked(one) for one in self._read(split, tokenizer, texts, rows, spans)]
-
-    @staticmethod
-    @torch.no_grad()
-    def _read(
-        split: SplitModel, tokenizer: Any, texts: Sequence[str], rows: Sequence[Encoded], spans: Sequence[Span]
-    ) -> list[_Read | None]:
-        """What the probes see of each document, by what enters the middle layer, in float32 on the CPU."""
-        split.model.eval()
-        device, lengths = next(split.model.parameters()).device, [len(row) for row in rows]
-        found: dict[int, _Read | None] = {}
-        for part in by_tokens(range(len(rows)), lengths, TOKEN_BUDGET):
-            batch = collate([rows[index] for index in part], pad_token(tokenizer)).to(device)
-            states = split.entering(batch, len(split.layers) // 2).float().cpu()
-            for place, index in enumerate(part):
-                places, own = offsets(tokenizer, texts[index], rows[index]), states[place, 1 : lengths[index]]  # no BOS
-                found[index] = _read(texts[index], places, own, spans[index])
-        return [found[index] for index in range(len(rows))]
+        """The pairs of each document and object, the likeliest first; `split` is theta_0, as it read `shown`."""
+        states = middle_states(split, rows, pad_token(tokenizer))
+        return [
+            self._ranked(_read(text, offsets(tokenizer, text, row), own, span))
+            for text, row, own, span in zip(texts, rows, states, spans, strict=True)
+        ]
 
     def _ranked(self, read: _Read | None) -> list[Pair]:
         if read is None or not read.names or self.names is None:
@@ -187,3 +145,36 @@ class Asker:
             for question, score in zip(self.questions, row, strict=True):
                 best[name, question] = max(score, best.get((name, question), score))
         return sorted((Pair(score, *pair) for pair, score in best.items()), key=lambda pair: (-pair.score, pair[1:]))
+
+
+def pairs_of_each(ranked: Ranked, logs: Mapping[Place, float], count: int) -> dict[Place, list[Pair]]:
+    """The `count` likeliest pairs of every object; what has been asked is not asked of a document's next object."""
+    found, taken = {}, defaultdict(set)
+    for place, pairs in ranked.items():
+        asked = taken[place[0]]
+        found[place] = [pair for pair in pairs if pair[1:] not in asked][:count]
+        asked.update(pair[1:] for pair in found[place])
+    return found
+
+
+def pooled_pairs(ranked: Ranked, logs: Mapping[Place, float], count: int) -> dict[Place, list[Pair]]:
+    """The likeliest pairs of all objects, `count` times as many as there are documents.
+
+    A pair's probability is its object's share of the document's weight (`logs`, its log) times its own among the
+    object's pairs: the expected number of pairs that a fact's probe asks is largest so. What has been asked is not
+    asked of another object of its document.
+    """
+    candidates = []
+    for place, pairs in ranked.items():
+        whole = torch.tensor([pair.score for pair in pairs]).logsumexp(0).item()
+        candidates += [(logs[place] + pair.score - whole, place, pair) for pair in pairs]
+    candidates.sort(key=lambda candidate: -candidate[0])
+    found: dict[Place, list[Pair]] = {place: [] for place in ranked}
+    taken, wanted = set(), count * len({index for index, _ in ranked})
+    for log, place, pair in candidates:
+        if len(taken) == wanted or log == -math.inf:
+            break
+        if (place[0], *pair[1:]) not in taken:
+            taken.add((place[0], *pair[1:]))
+            found[place].append(pair)
+    return found

@@ -17,15 +17,18 @@ from taalm.methods import get_method, make_optimizer
 from taalm.models.base import load_theta, position_limit
 from taalm.models.split import SplitModel
 from taalm.models.train_attention import TrainAttention
+from taalm.readout import Readout
 from taalm.rehearsal import REHEARSALS, Rehearsal
 from taalm.review_text import sample_texts, without_probes
+from taalm.shown import Shown, middle_states, read_shown
 from taalm.text import Encoded, Span, check_length, collate, describe_truncation, encode, pad_token
 from taalm.tracking import Log, no_log
-from taalm.views import describe_views, known_heads, make_asker, review_views, views_of, with_views
+from taalm.views import check_questions, describe_views, known_heads, review_views, views_of, with_views
 from taalm.weighters import Selector, Weighter, get_weighter
 from taalm.weighters.heavy import OnlyHeavy
 from taalm.weighters.known import SelectWithoutKnown, WithoutKnown
 from taalm.weighters.material import Material
+from taalm.weighters.readout import TimesReadout
 
 
 class Document(NamedTuple):
@@ -70,7 +73,9 @@ class Cell:
         self.log: Log = no_log
         self.steps = 0  # updates of the adaptations so far, those of this run's beginning included
         self.reference: tuple[SplitModel, Any] | None = None
-        self.asker: Asker | None = None  # taught once, by theta as it is before its first adaptation
+        self.shown: dict[str, Shown] = {}  # by file: read by theta as it is before its first adaptation
+        self.asker: Asker | None = None
+        self.readout: Readout | None = None
         self.questions: list[str] = []  # what the views of the newest adaptation ask
         self.known: list[str] | None = None  # what theta_0 knows, for KL replay beside views
         if self.method.takes_phi:
@@ -142,6 +147,8 @@ class Cell:
             weights=config.weights,
         )
         weigh = get_weighter(self.method.weighter, material)
+        if self.method.readout:
+            weigh = self._with_readout(split, tokenizer, rows, weigh)
         if config.known_above < 1:
             mask = SelectWithoutKnown if isinstance(weigh, Selector) else WithoutKnown
             weigh = mask(weigh, rows, base_losses(), config.known_above)
@@ -151,11 +158,35 @@ class Cell:
             weigh = OnlyHeavy(weigh, config.drop_below)
         return weigh
 
+    def _shown(self, flag: str, file: str, split: SplitModel, tokenizer: Any) -> Shown:
+        """The facts that `flag` names, which none of the evaluated ones may be."""
+        if file not in self.shown:
+            subjects = {subject for subject, _ in self.probes}
+            self.shown[file] = read_shown(file, flag, split, tokenizer, set(self.held), subjects)
+        return self.shown[file]
+
+    def _with_readout(
+        self, split: SplitModel, tokenizer: Any, rows: Sequence[Encoded], weigh: Weighter | Selector
+    ) -> Weighter:
+        config, method = self.config.readout, self.config.method
+        if isinstance(weigh, Selector) or split.seq2seq:
+            raise UserError(f"--method {method}: readout needs a decoder and weights that are known beforehand")
+        if not config.facts:
+            raise UserError(
+                f"--method {method}: readout learns from facts with their documents; name a file of them (jsonl) with "
+                "--readout.facts"
+            )
+        if self.readout is None:
+            self.readout = Readout(self._shown("readout.facts", config.facts, split, tokenizer))
+        weights = self.readout(middle_states(split, rows, pad_token(tokenizer)))
+        return TimesReadout(weigh, rows, weights, config.power)
+
     def _with_views(
         self, split: SplitModel, tokenizer: Any, documents: Sequence[Document], rows: Sequence[Encoded],
         weigh: Weighter | Selector,
     ) -> tuple[list[Encoded], Weighter]:  # fmt: skip
-        if isinstance(weigh, Selector) or self.method.weighter == "uniform" or split.seq2seq:
+        equal = self.method.weighter == "uniform" and not self.method.readout
+        if isinstance(weigh, Selector) or equal or split.seq2seq:
             raise UserError(
                 f"--method {self.config.method}: views need a decoder and weights that are known beforehand and point "
                 "at words, such as targeted+views or oracle+views"
@@ -163,9 +194,9 @@ class Cell:
         device, pad_id = next(split.model.parameters()).device, pad_token(tokenizer)
         weights = [weigh(collate([row], pad_id).to(device)).squeeze(0) for row in rows]
         texts = [document.text for document in documents]
-        if self.asker is None:
-            subjects = {subject for subject, _ in self.probes}
-            self.asker = make_asker(self.config.views, split, tokenizer, set(self.held), subjects)
+        check_questions(self.config.views)
+        if self.config.views.asked and self.asker is None:
+            self.asker = Asker(tokenizer, self._shown("views.questions", self.config.views.questions, split, tokenizer))
         views, self.questions = views_of(tokenizer, texts, rows, weights, self.config.views, split, self.asker)
         pairs = [(document.subject, document.object()) for document in documents if document.subject and document.span]
         print(describe_views(views, pairs if len(pairs) == len(documents) else ()), flush=True)

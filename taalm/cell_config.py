@@ -13,6 +13,7 @@ from taalm.methods import get_method
 from taalm.models.base import ModelConfig
 from taalm.models.train_attention import RELEASED
 from taalm.optimizers.recadam import RecAdamConfig
+from taalm.readout import ReadoutConfig
 from taalm.rehearsal import ReviewConfig
 from taalm.shares import Share
 from taalm.tracking import TrackConfig
@@ -35,6 +36,7 @@ class CellConfig:
     recadam: RecAdamConfig = field(default_factory=RecAdamConfig)
     review: ReviewConfig = field(default_factory=ReviewConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
+    readout: ReadoutConfig = field(default_factory=ReadoutConfig)
     weights: str = ""
     """Weights for the method given: a jsonl file, a line for each document (taalm.ceiling makes one)."""
     known_above: Share = 1.0
@@ -99,6 +101,8 @@ def method_inputs(config: CellConfig) -> dict[str, bytes]:
     found |= {"weights": Path(config.weights)} if config.weights else {}
     asks = get_method(config.method).views and config.views.questions
     found |= {"views.questions": Path(config.views.questions)} if asks else {}
+    reads = get_method(config.method).readout and config.readout.facts
+    found |= {"readout.facts": Path(config.readout.facts)} if reads else {}
     return {flag: file.read_bytes() for flag, file in found.items() if file.is_file()}
 
 

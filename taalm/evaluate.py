@@ -88,12 +88,17 @@ class Asked(NamedTuple):
 
 
 def settle_questions(config: EvaluateConfig) -> None:
-    """What views ask, where no file of questions is given: the probes that phi's training asks too."""
-    if get_method(config.method).views and (config.views.asked or config.views.held):
-        config.views.questions = (
-            config.views.questions or config.train_data or str(data_folder(config) / "ta_train.jsonl")
-        )
+    """What views ask and readout learns from, where no file is given: the facts that phi is trained on."""
+    method = get_method(config.method)
+
+    def ta_train() -> str:
+        return config.train_data or str(data_folder(config) / "ta_train.jsonl")
+
+    if method.views and (config.views.asked or config.views.held):
+        config.views.questions = config.views.questions or ta_train()
         check_questions(config.views)
+    if method.readout:
+        config.readout.facts = config.readout.facts or ta_train()
 
 
 def read_asked(config: EvaluateConfig) -> Asked:

@@ -1,4 +1,4 @@
-"""CKL methods: cells of weighter x optimizer x rehearsal x base x views; joined by +, their names are combinations."""
+"""CKL methods: cells of weighter x readout x optimizer x rehearsal x base x views; their names are joined by +."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +20,7 @@ class Method:
     rehearsal: str = ""
     adapter: str = ""
     views: str = ""
+    readout: str = ""
 
     @property
     def takes_phi(self) -> bool:
@@ -43,6 +44,7 @@ METHODS: dict[str, Method] = {
     "review": Method(rehearsal="mix_review"),
     "kl": Method(rehearsal="kl"),
     "views": Method(views="cloze"),
+    "readout": Method(readout="linear"),
     "kadapter": Method(adapter="kadapter"),
     "lora": Method(adapter="lora"),
     "qlora": Method(adapter="qlora"),

@@ -8,7 +8,7 @@ bishop". It is learned beside the document or in its place, its object's tokens 
 
 import random
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from taalm.asking import Asker, Pair, question_of
+from taalm.asking import Asker, Pair, pairs_of_each, pooled_pairs, question_of
 from taalm.benchmarks.templates import read_templates
 from taalm.errors import UserError
 from taalm.facts import read_facts
@@ -50,6 +50,9 @@ class ViewsConfig:
     asked: NonNegativeInt = 0
     """Views of an object beside those of --views.templates: so many questions about the document's names, the likeliest
     by what the facts of --views.questions are asked (taalm/asking.py)."""
+    pooled: bool = False
+    """--views.asked is the mean: of all documents' questions the likeliest are asked, by what an object weighs and by
+    what the facts of --views.questions are asked; a document may be asked none."""
     held: NonNegativeInt = 0
     """KL replay holds on to so many questions about the 500 most frequent names of the review texts, those of which
     theta_0 knows most (taalm/known_answers.py), and to as many of the views' own about any name of these texts; 0: to
@@ -60,6 +63,8 @@ class ViewsConfig:
     def __post_init__(self) -> None:
         if not self.templates and not self.asked:
             raise UserError("--views.templates: give at least one, or --views.asked")
+        if self.pooled and not self.asked:
+            raise UserError("--views.pooled shares out the questions of --views.asked, and that is 0")
         for template in self.templates:
             if template.count("{name}") != 1 or template.count("{object}") != 1 or not template.endswith("{object}"):
                 raise UserError(f"--views.templates {template!r}: a template holds {{name}} and ends with {{object}}")
@@ -111,26 +116,29 @@ def views_of(
 ) -> tuple[list[list[View]], list[str]]:  # fmt: skip
     """The views of each of the documents `rows` of `texts`, `weights` (T,) each, and the questions that they ask.
 
-    `split` is theta_0. With an `asker` the views of every object are config.asked of its pairs; a heavier object's come
-    first, and what has been asked is not asked of another.
+    `split` is theta_0. With an `asker` some of its pairs are asked too, a heavier object's first.
     """
-    spans = [
-        heaviest_spans(text, offsets(tokenizer, text, row), values[1:].tolist(), config.spans)
-        for text, row, values in zip(texts, rows, weights, strict=True)
+    spans: list[list[Span]] = []
+    logs: list[list[float]] = []  # of the share of its document's weight that each span has
+    for text, row, values in zip(texts, rows, weights, strict=True):
+        places, own = offsets(tokenizer, text, row), values[1:].float().cpu()
+        found = heaviest_spans(text, places, own.tolist(), config.spans)
+        inside = [torch.tensor([start < span[1] and span[0] < end for start, end in places]) for span in found]
+        spans.append(found)
+        logs.append([float((own[: len(part)][part].sum() / own.sum()).log()) for part in inside])
+    flat = [(index, span) for index, found in enumerate(spans) for span in found]
+    asked: dict[tuple[int, Span], list[Pair]] = {place: [] for place in flat}
+    if asker is not None:
+        parts = ([part[index] for index, _ in flat] for part in (texts, rows))
+        ranked = dict(zip(flat, asker.pairs(split, tokenizer, *parts, [span for _, span in flat]), strict=True))
+        weigh = dict(zip(flat, (log for some in logs for log in some), strict=True))
+        choose = pooled_pairs if config.pooled else pairs_of_each
+        asked |= choose(ranked, weigh, config.asked)
+    views = [
+        [view for span in found for view in cloze_views(text, span, config, asked[index, span])]
+        for index, (text, found) in enumerate(zip(texts, spans, strict=True))
     ]
-    views: list[list[View]] = [[] for _ in texts]
-    questions: list[str] = []
-    taken: list[set[tuple[str, str]]] = [set() for _ in texts]
-    for turn in range(config.spans):
-        some = [index for index, found in enumerate(spans) if turn < len(found)]
-        parts = [[part[index] for index in some] for part in (texts, rows)]
-        ranked = asker.pairs(split, tokenizer, *parts, [spans[index][turn] for index in some]) if asker else None
-        for place, index in enumerate(some):
-            pairs = [pair for pair in ranked[place] if pair[1:] not in taken[index]][: config.asked] if ranked else []
-            taken[index].update(pair[1:] for pair in pairs)
-            questions += [pair.question for pair in pairs]
-            views[index] += cloze_views(texts[index], spans[index][turn], config, pairs)
-    return views, questions
+    return views, [pair.question for place in flat for pair in asked[place]]
 
 
 def check_questions(config: ViewsConfig) -> None:
@@ -142,26 +150,6 @@ def check_questions(config: ViewsConfig) -> None:
         )
     if config.held and not config.questions:
         raise UserError(f"--views.held {config.held}: name the questions that are held on to with --views.questions")
-
-
-def make_asker(
-    config: ViewsConfig, split: SplitModel, tokenizer: Any, held: Collection[str] = (), subjects: Collection[str] = ()
-) -> Asker | None:
-    """What ranks the questions of --views.questions, where --views.asked wants some; `split` is theta_0.
-
-    Raises UserError where no facts are named that show what is asked, or where one has a document that is evaluated
-    (`held`) or is about a subject that is (`subjects`).
-    """
-    check_questions(config)
-    if not config.asked:
-        return None
-    facts = read_facts(config.questions)
-    leaking = next((fact for fact in facts if fact.evidence in held or fact.subject in subjects), None)
-    if leaking:
-        raise UserError(
-            f"{leaking.where}: --views.questions shows what is asked, and this fact's document or subject is evaluated"
-        )
-    return Asker(split, tokenizer, facts)
 
 
 def describe_views(views: Sequence[Sequence[View]], pairs: Sequence[tuple[str, str]]) -> str:

@@ -1,17 +1,19 @@
 """Run: pytest tests/test_asking.py. What a document will be asked, learned from what TA-train's facts are asked."""
 
+import math
+
 import pytest
 import torch
-import torch.nn.functional as F
 
 from taalm import asking
-from taalm.asking import Asker, LinearProbe, Pair, question_of
+from taalm.asking import Asker, Pair, pooled_pairs, question_of
 from taalm.errors import UserError
 from taalm.facts import read_facts
 from taalm.models.split import SplitModel
 from taalm.names import names_apart
+from taalm.shown import check_shown, show
 from taalm.text import collate, encode, offsets
-from taalm.views import ViewsConfig, make_asker, views_of
+from taalm.views import ViewsConfig, check_questions, views_of
 from tests.conftest import ROOT, tiny_llama
 
 TEXT = "The first bishop Raymond Gam was ordained by Archbishop of Mandalay in St Patrick. He sang."
@@ -31,21 +33,7 @@ def facts():
 
 @pytest.fixture(scope="module")
 def asker(split, tokenizer, facts) -> Asker:
-    return Asker(split, tokenizer, facts)
-
-
-def test_a_linear_probe_is_at_the_minimum_of_its_loss():
-    torch.manual_seed(0)
-    features, classes, weights = torch.randn(40, 5) * 3 + 2, torch.randint(3, (40,)), torch.rand(40)
-    probe = LinearProbe(features, classes, weights, count=3, decay=1e-2)
-    x = (features - features.mean(0)) / (features.std(0, correction=0) + 1e-6) / 5**0.5
-    matrix, bias = (part.detach().double().requires_grad_() for part in (probe.matrix, probe.bias))
-    losses = F.cross_entropy(x.double() @ matrix + bias, classes, reduction="none")
-    total = (losses * weights).sum() / weights.sum() + 1e-2 * (matrix**2).sum()
-    for gradient in torch.autograd.grad(total, (matrix, bias)):
-        assert gradient.abs().max() < 1e-3
-    assert torch.allclose(probe(features), (x @ probe.matrix + probe.bias).log_softmax(-1), atol=1e-5)
-    assert torch.allclose(probe(features).exp().sum(1), torch.ones(40))
+    return Asker(tokenizer, show(split, tokenizer, facts))
 
 
 def test_a_question_is_a_probe_up_to_its_object(facts):
@@ -114,23 +102,63 @@ def test_views_ask_the_likeliest_pairs_and_no_pair_of_two_objects(asker, split, 
 
 
 def test_facts_that_show_what_is_asked_are_needed_and_none_may_be_evaluated(split, tokenizer, facts):
-    file = str(SAMPLE)
     for questions in ("", "templates.csv"):
         with pytest.raises(UserError, match=r"--views\.asked 3 learns .*--views\.questions"):
-            make_asker(ViewsConfig(asked=3, questions=questions), split, tokenizer)
+            check_questions(ViewsConfig(asked=3, questions=questions))
     for held, subjects in (({facts[4].evidence}, ()), ((), {facts[4].subject})):
         with pytest.raises(UserError, match=r"ta_train\.jsonl:5: --views\.questions .* evaluated"):
-            make_asker(ViewsConfig(asked=3, questions=file), split, tokenizer, held, subjects)
+            check_shown(facts, "views.questions", held, subjects)
     with pytest.raises(UserError, match=r"--views\.held 9: name the questions"):
-        make_asker(ViewsConfig(held=9), split, tokenizer)
-    assert make_asker(ViewsConfig(questions=file), split, tokenizer) is None
+        check_questions(ViewsConfig(held=9))
     unasked = [fact for fact in facts if question_of(fact) is None]
     with pytest.raises(UserError, match="names its subject before its object"):
-        Asker(split, tokenizer, unasked)
+        Asker(tokenizer, show(split, tokenizer, unasked))
+
+
+def test_pooled_pairs_are_the_likeliest_of_all_documents():
+    """Two documents; one has two objects, of .9 and .1 of its weight, which the same pair could ask for."""
+    first, other, only = (0, (0, 1)), (0, (5, 6)), (1, (0, 1))
+
+    def pairs(**chances: float) -> list[Pair]:
+        return [Pair(7.0 + math.log(chance), "Ada", question) for question, chance in chances.items()]
+
+    ranked = {
+        first: pairs(plays=0.8, sings=0.15, owns=0.05),
+        other: pairs(plays=0.9, lives=0.1),
+        only: pairs(plays=0.4, sings=0.3, owns=0.2, lives=0.1),
+    }
+    logs = {first: math.log(0.9), other: math.log(0.1), only: 0.0}
+
+    def asked(count: int) -> list[list[str]]:
+        found = pooled_pairs(ranked, logs, count)
+        return [[pair.question for pair in found[place]] for place in (first, other, only)]
+
+    assert asked(1) == [["plays"], [], ["plays"]]  # .72, .4
+    assert asked(2) == [["plays"], [], ["plays", "sings", "owns"]]  # then .3, .2
+    # .135, .1; the other object's .09 is asked for already
+    assert asked(3) == [["plays", "sings"], [], ["plays", "sings", "owns", "lives"]]
+    assert asked(9) == [["plays", "sings", "owns"], ["lives"], ["plays", "sings", "owns", "lives"]]  # there are no more
+    logs[other] = -math.inf
+    assert asked(9)[1] == []  # what weighs nothing is not asked for
+    assert pooled_pairs({first: []}, logs, 2) == {first: []}
+
+
+def test_pooled_views_are_as_many_on_average(asker, split, tokenizer, facts):
+    texts = [TEXT, "he plays the oboe.", facts[0].evidence]
+    rows = [encode(tokenizer, text) for text in texts]
+    weights = [
+        torch.tensor([0.0, *torch.rand(len(row) - 1, generator=torch.Generator().manual_seed(0))]) for row in rows
+    ]
+    config = ViewsConfig(templates=[], spans=2, asked=3, pooled=True)
+    views, questions = views_of(tokenizer, texts, rows, weights, config, split, asker)
+    assert len(questions) == sum(map(len, views)) == 9 and views[1] == []  # without a name
+    assert all(len({view[: span[0]] for view, span in some}) == len(some) for some in views)  # no question twice
+    with pytest.raises(UserError, match=r"--views\.pooled .*--views\.asked"):
+        ViewsConfig(pooled=True)
 
 
 def test_pairs_are_the_same_every_time(asker, split, tokenizer, facts):
-    again = Asker(split, tokenizer, facts)
+    again = Asker(tokenizer, show(split, tokenizer, facts))
     row = encode(tokenizer, TEXT)
     found = [one.pairs(split, tokenizer, [TEXT], [row], [BISHOP]) for one in (asker, again)]
     assert found[0] == found[1] and isinstance(found[0][0][0], Pair)
@@ -148,9 +176,9 @@ def test_a_part_of_the_subject_teaches_neither_that_it_is_asked_about_nor_that_i
     )
     within = (subject[0], subject[1] - 1)
     taught = []
-    monkeypatch.setattr(asking, "LinearProbe", lambda *given: taught.append(given))
+    monkeypatch.setattr(asking, "Classifier", lambda *given: taught.append(given))
     monkeypatch.setattr(asking, "names_apart", lambda text, span: [subject, within, apart])
-    Asker(split, tokenizer, [fact])
+    Asker(tokenizer, show(split, tokenizer, [fact]))
     _, names = taught
     assert names[1].tolist() == [0, 1]  # its subject, then none
     assert names[2].tolist() == pytest.approx([1, asking.UNASKED])

@@ -16,7 +16,7 @@ from taalm.models.train_attention import TrainAttention, TrainAttentionConfig
 
 COMBINATIONS = (
     "targeted+recadam", "targeted+review", "rho_theta0+recadam+review", "oracle+kl", "targeted+kadapter",
-    "targeted+kadapter+recadam+review",
+    "targeted+kadapter+recadam+review", "targeted+readout", "ner+readout+kl",
 )  # fmt: skip
 
 
@@ -39,6 +39,7 @@ def adapted(tiny_folder, sample_folder, phi_folder, tmp_path):
             method=method, model=ModelConfig(name=str(tiny_folder), r=2, precision="fp32"), phi=str(phi_folder),
             adapt=AdaptConfig(epochs=epochs, batch_size=4, lr=3e-3, max_length=60, save_every=1), quiet=True,
         )  # fmt: skip
+        config.readout.facts = str(sample_folder / "ta_train.jsonl")
         config.recadam.t0, config.recadam.coefficient = 0.5, 100.0
         facts = read_facts(sample_folder / "to_learn.jsonl")[:4]
         others = [Document(f.evidence, None, f.where) for f in read_facts(sample_folder / "ta_train.jsonl")[:6]]

@@ -130,10 +130,11 @@ class Asker:
         self, split: SplitModel, tokenizer: Any, texts: Sequence[str], rows: Sequence[Encoded], spans: Sequence[Span]
     ) -> list[list[Pair]]:
         """The pairs of each document and object, the likeliest first; `split` is theta_0, as it read `shown`."""
-        states = middle_states(split, rows, pad_token(tokenizer))
+        once = list(dict.fromkeys(rows))
+        states = dict(zip(once, middle_states(split, once, pad_token(tokenizer)), strict=True))
         return [
-            self._ranked(_read(text, offsets(tokenizer, text, row), own, span))
-            for text, row, own, span in zip(texts, rows, states, spans, strict=True)
+            self._ranked(_read(text, offsets(tokenizer, text, row), states[row], span))
+            for text, row, span in zip(texts, rows, spans, strict=True)
         ]
 
     def _ranked(self, read: _Read | None) -> list[Pair]:
@@ -147,7 +148,7 @@ class Asker:
         return sorted((Pair(score, *pair) for pair, score in best.items()), key=lambda pair: (-pair.score, pair[1:]))
 
 
-def pairs_of_each(ranked: Ranked, logs: Mapping[Place, float], count: int) -> dict[Place, list[Pair]]:
+def pairs_of_each(ranked: Ranked, count: int) -> dict[Place, list[Pair]]:
     """The `count` likeliest pairs of every object; what has been asked is not asked of a document's next object."""
     found, taken = {}, defaultdict(set)
     for place, pairs in ranked.items():

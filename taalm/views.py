@@ -17,7 +17,7 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from taalm.asking import Asker, Pair, pairs_of_each, pooled_pairs, question_of
+from taalm.asking import Asker, Pair, Place, pairs_of_each, pooled_pairs, question_of
 from taalm.benchmarks.templates import read_templates
 from taalm.errors import UserError
 from taalm.facts import read_facts
@@ -118,27 +118,23 @@ def views_of(
 
     `split` is theta_0. With an `asker` some of its pairs are asked too, a heavier object's first.
     """
-    spans: list[list[Span]] = []
-    logs: list[list[float]] = []  # of the share of its document's weight that each span has
-    for text, row, values in zip(texts, rows, weights, strict=True):
+    logs: dict[Place, float] = {}  # the log of an object's share of its document's weight
+    for index, (text, row, values) in enumerate(zip(texts, rows, weights, strict=True)):
         places, own = offsets(tokenizer, text, row), values[1:].float().cpu()
-        found = heaviest_spans(text, places, own.tolist(), config.spans)
-        inside = [torch.tensor([start < span[1] and span[0] < end for start, end in places]) for span in found]
-        spans.append(found)
-        logs.append([float((own[: len(part)][part].sum() / own.sum()).log()) for part in inside])
-    flat = [(index, span) for index, found in enumerate(spans) for span in found]
-    asked: dict[tuple[int, Span], list[Pair]] = {place: [] for place in flat}
+        whole = own.sum().clamp_min(torch.finfo(own.dtype).tiny)
+        for span in heaviest_spans(text, places, own.tolist(), config.spans):
+            inside = [token for token, (start, end) in enumerate(places) if start < span[1] and span[0] < end]
+            logs[index, span] = float((own[inside].sum() / whole).log())
+    asked: dict[Place, list[Pair]] = {place: [] for place in logs}
     if asker is not None:
-        parts = ([part[index] for index, _ in flat] for part in (texts, rows))
-        ranked = dict(zip(flat, asker.pairs(split, tokenizer, *parts, [span for _, span in flat]), strict=True))
-        weigh = dict(zip(flat, (log for some in logs for log in some), strict=True))
-        choose = pooled_pairs if config.pooled else pairs_of_each
-        asked |= choose(ranked, weigh, config.asked)
-    views = [
-        [view for span in found for view in cloze_views(text, span, config, asked[index, span])]
-        for index, (text, found) in enumerate(zip(texts, spans, strict=True))
-    ]
-    return views, [pair.question for place in flat for pair in asked[place]]
+        parts = ([part[index] for index, _ in logs] for part in (texts, rows))
+        pairs = asker.pairs(split, tokenizer, *parts, [span for _, span in logs])
+        ranked = dict(zip(logs, pairs, strict=True))
+        asked = pooled_pairs(ranked, logs, config.asked) if config.pooled else pairs_of_each(ranked, config.asked)
+    views: list[list[View]] = [[] for _ in texts]
+    for (index, span), some in asked.items():
+        views[index] += cloze_views(texts[index], span, config, some)
+    return views, [pair.question for some in asked.values() for pair in some]
 
 
 def check_questions(config: ViewsConfig) -> None:

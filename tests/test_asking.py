@@ -153,6 +153,8 @@ def test_pooled_views_are_as_many_on_average(asker, split, tokenizer, facts):
     views, questions = views_of(tokenizer, texts, rows, weights, config, split, asker)
     assert len(questions) == sum(map(len, views)) == 9 and views[1] == []  # without a name
     assert all(len({view[: span[0]] for view, span in some}) == len(some) for some in views)  # no question twice
+    nothing = [torch.zeros(len(row)) for row in rows]  # weighs anything: nothing is asked
+    assert views_of(tokenizer, texts, rows, nothing, config, split, asker)[1] == []
     with pytest.raises(UserError, match=r"--views\.pooled .*--views\.asked"):
         ViewsConfig(pooled=True)
 

@@ -53,7 +53,7 @@ def test_the_main_job_trains_phi_and_evaluates_every_method_from_any_folder(tiny
 
     for script, done in zip(methods, two_at_once(evaluate, methods), strict=True):
         assert done.returncode == 0, done.stderr
-        method = "targeted+readout+views+kl" if script == "views" else script
+        method = "targeted+views+kl" if script == "views" else script
         assert load_result(tmp_path / "results" / f"{method}_seed42.pkl")["method"] == method
         if method == "targeted":
             assert "phi from phis/seed42/phi" in done.stdout

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# LAMA-ckl, phi's weights and theta_0's own readout with cloze views and KL replay (docs/method.md, "Cloze views"). The weights of the newest trained phi, else of the released one, or --phi FOLDER. Any field can be given: --adapt.lr 1e-4 --seed 1
+# LAMA-ckl, targeted with cloze views and KL replay (docs/method.md, "Cloze views"). The weights of the newest trained phi, else of the released one, or --phi FOLDER. Any field can be given: --adapt.lr 1e-4 --seed 1
 # --review.data FILE names the text to hold on to (default: the TA-train documents), --views.questions FILE what views ask (default: what the TA-train facts ask); TAALM_DATA=folder the real rows (default: the sample set).
 set -euo pipefail
 export PRESET="${PRESET:-smollm2-135m-views}"
 source "$(dirname "${BASH_SOURCE[0]}")/../../env.sh"
-exec "${RUN[@]}" taalm.evaluate --method targeted+readout+views+kl --out "$ROOT/results/lamackl" --phi_runs "$ROOT/runs/train_ta/lama_ckl" "$@"
+exec "${RUN[@]}" taalm.evaluate --method targeted+views+kl --out "$ROOT/results/lamackl" --phi_runs "$ROOT/runs/train_ta/lama_ckl" "$@"

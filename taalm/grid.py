@@ -27,6 +27,11 @@ VIEWS = (
 )
 # phi's words and theta_0's own, three a document, and the likeliest questions of all documents (experiments.md, 31)
 READOUT = (*VIEWS, "--views.spans", "3", "--views.pooled", "true")
+# updates of half as many views, twice as many of them, LoRA counted whole (experiments.md, 32)
+SMALL = (
+    *(*READOUT, "--adapt.batch_size", "20", "--review.batch_size", "32"),
+    *("--half_batch", "10", "--scale", "1"),
+)
 LINEAR = ("--adapt.schedule", "linear")
 ROWS: dict[str, Row] = {  # in the order in which time is spent
     "finetune": Row("finetune"),
@@ -34,6 +39,7 @@ ROWS: dict[str, Row] = {  # in the order in which time is spent
     "oracle": Row("oracle"),
     "targeted+views+kl": Row("targeted+views+kl", fixed=VIEWS),
     "targeted+readout+views+kl": Row("targeted+readout+views+kl", fixed=READOUT),
+    "targeted+readout+views+kl_small": Row("targeted+readout+views+kl", fixed=SMALL),
     # phi from the best of four warm starts, by the tuning rows
     "targeted+views+kl_starts": Row("targeted+views+kl", fixed=VIEWS, phi=("--outer.starts", "4")),
     "targeted+recadam": Row("targeted+recadam", RECALL),

@@ -66,7 +66,8 @@ class EvaluateConfig(CellConfig):
     scale: Share = 1.0
     """What LoRA learned counts so many times in the model that is asked and saved (WiSE-FT, taalm/scaling.py)."""
     scales: list[float] = field(default_factory=list)
-    """Also ask the final model with its adapter scaled by these shares, [0.5, 0.75]; later is fine too."""
+    """Also ask the final models with their adapters scaled by these shares in place of --scale, [0.5, 0.75]; later is
+    fine too."""
     save_adapter: bool = True
     """Save the final adapter in PEFT's format."""
     name: str = ""
@@ -119,7 +120,7 @@ class Evaluation:
             found = lama_ckl.facts_file(config.train_data, lambda: data_folder(config), "ta_train")
             return [Document(text, None, "a TA-train document") for text in sorted({fact.evidence for fact in found})]
 
-        self.config = config
+        self.config, self.share = config, config.scale
         self.facts, self.known, self.known_schematic = asked
         facts = [fact for some in asked for fact in some]
         pairs = [(fact.subject, fact.object) for fact in facts]
@@ -159,7 +160,7 @@ class Evaluation:
             asked.model.eval()
             entry: dict[str, Any] = {}
             for column, (name, some, _) in sets.items():
-                with scaled(asked.model, self.config.scale):
+                with scaled(asked.model, self.share):
                     scores = score_batches(asked, probes[column])
                 entry |= lama_ckl.set_metrics(scores, column)
                 entry[name] = lama_ckl.outcomes(some, scores)
@@ -177,6 +178,16 @@ class Evaluation:
             save_adapter(split.model, adapter, self.config.scale)
         return adaptation
 
+    def by_share(self, adaptation: Adaptation) -> dict[float, dict]:
+        """What the final model answers with its adapter scaled by each of --scales: an entry of its history each."""
+        found = {}
+        for share in self.config.scales:
+            print(f"adapter scaled by {share}")
+            self.share = share
+            found[share] = adaptation.evaluate(adaptation.config.epochs)
+        self.share = self.config.scale
+        return found
+
 
 def halves(facts: list[Fact], seed: int) -> list[list[Fact]]:
     """The facts in two random halves; facts that share a document stay together."""
@@ -188,25 +199,30 @@ def halves(facts: list[Fact], seed: int) -> list[list[Fact]]:
     return [[f for f in facts if f.evidence in first], [f for f in facts if f.evidence not in first]]
 
 
-def swapped(evaluation: Evaluation, state: Callable[[str], Path]) -> list[dict]:
-    """Adapt to each half alone, ask about both: the facts of each half, and its history."""
-    found = []
+def swapped(evaluation: Evaluation, state: Callable[[str], Path]) -> tuple[list[dict], list[dict[float, dict]]]:
+    """Adapt to each half alone, ask about both: the facts of each half and its history; what it answers by share."""
+    found, shares = [], []
     for index, part in enumerate(halves(evaluation.facts, evaluation.config.seed)):
         print(f"half {index + 1}: adapting to {len(part)} of {len(evaluation.facts)} facts")
-        history = evaluation.run(part, state(f"half{index}"), batch_size=evaluation.config.half_batch).history
-        found.append({"facts": [fact.uuid for fact in part], "eval_result": history})
-    return found
+        adaptation = evaluation.run(part, state(f"half{index}"), batch_size=evaluation.config.half_batch)
+        found.append({"facts": [fact.uuid for fact in part], "eval_result": adaptation.history})
+        shares.append(evaluation.by_share(adaptation))
+    return found, shares
 
 
-def scaled_totals(adaptation: Adaptation, shares: list[float]) -> dict[str, dict[str, float]]:
-    """The final model's accuracies and their Total with its adapter scaled by each share."""
+def scaled_totals(
+    whole: dict[float, dict], parts: list[dict], halves: list[dict[float, dict]]
+) -> dict[str, dict[str, float | None]]:
+    """By share the accuracies and their Total; with halves (`parts`, and what each answers) read knowledge too."""
     found = {}
-    for share in shares:
-        print(f"adapter scaled by {share}")
-        with scaled(adaptation.model, share):
-            entry = adaptation.evaluate(adaptation.config.epochs)
+    for share, entry in whole.items():
         learned, known = entry["acc_changed"], entry["acc_unchanged"]
         found[str(share)] = {"acc_changed": learned, "acc_unchanged": known, "total": learned + known}
+        if halves:
+            asked = zip(parts, halves, strict=True)
+            found[str(share)] |= lama_ckl.read_knowledge(
+                [part | {"eval_result": {0: answers[share]}} for part, answers in asked]
+            )
     return found
 
 
@@ -226,8 +242,8 @@ def main(arguments: list[str]) -> None:
     adapter = resolve_model(config).adapter
     if config.scales and adapter == "full":
         raise UserError("--scales needs an adapter to scale; with --model.adapter full there is none")
-    if config.ask_precision and (config.scales or config.model.shard):
-        raise UserError("--ask_precision goes with neither --scales nor --model.shard: both need the model that learns")
+    if config.ask_precision and config.model.shard:
+        raise UserError("--ask_precision does not go with --model.shard, which needs the model that learns")
     if config.scale != 1 and adapter not in ("lora", "qlora"):
         raise UserError(f"--scale {config.scale:g}: only LoRA is scaled so, and the adapter is {adapter}")
     keep_freed_memory()
@@ -254,9 +270,10 @@ def main(arguments: list[str]) -> None:
     summary = lama_ckl.summary(adaptation.history, evaluation.facts)
     earlier = before.get("summary", {})
     summary |= {"minutes": adaptation.seconds / 60, "peak_gib": max(peak_gib(device), earlier.get("peak_gib", 0.0))}
-    parts = before.get("halves", [])
+    by_share = evaluation.by_share(adaptation)
+    parts, halves_by_share = before.get("halves", []), []
     if config.swap_halves:
-        parts = swapped(evaluation, lambda part: work / f"{part}.safetensors")
+        parts, halves_by_share = swapped(evaluation, lambda part: work / f"{part}.safetensors")
         summary |= lama_ckl.read_knowledge(parts)
     result = {
         "config": asdict(config),
@@ -269,7 +286,7 @@ def main(arguments: list[str]) -> None:
         "halves": parts,
         "loss_by_step": adaptation.losses_by_step,
         "summary": earlier | summary,
-        "scaled": before.get("scaled", {}) | scaled_totals(adaptation, config.scales),
+        "scaled": before.get("scaled", {}) | scaled_totals(by_share, parts, halves_by_share),
         "framing": lama_ckl.framing(adaptation.history, evaluation.facts),
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
     }

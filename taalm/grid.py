@@ -30,7 +30,7 @@ READOUT = (*VIEWS, "--views.spans", "3", "--views.pooled", "true")
 # updates of half as many views, twice as many of them, LoRA counted whole (experiments.md, 32)
 SMALL = (
     *(*READOUT, "--adapt.batch_size", "20", "--review.batch_size", "32"),
-    *("--half_batch", "10", "--scale", "1"),
+    *("--half_batch", "10", "--scale", "1", "--scales", "[0.6, 0.7, 0.8, 0.9]"),
 )
 LINEAR = ("--adapt.schedule", "linear")
 ROWS: dict[str, Row] = {  # in the order in which time is spent

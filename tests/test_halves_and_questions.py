@@ -57,5 +57,26 @@ def test_a_model_that_learns_in_bf16_can_be_asked_in_fp32(run):
     assert nll[0] == nll[2] != nll[1]
     after = [result["eval_result"][1]["ppl_changed"] for result in (asked, low, full)]
     assert after[0] != nll[0] and after[0] == pytest.approx(after[1], rel=1e-2)
-    with pytest.raises(UserError, match="--ask_precision goes with neither"):
-        run("scales", "--ask_precision", "fp32", "--scales", "[0.5]")
+    with pytest.raises(UserError, match="--ask_precision does not go with"):
+        run("shard", "--ask_precision", "fp32", "--model.shard", "true")
+
+
+def test_other_shares_are_asked_of_the_whole_and_of_the_halves_in_place_of_the_configured_one(run):
+    """Share 0 is theta_0, and .5 what --scale 0.5 asks, of the copy in another precision too."""
+    learn = ("--method", "oracle", "--adapt.epochs", "15", "--adapt.lr", "3e-2", "--swap_halves", "true")
+    given = (*learn, "--model.precision", "bf16", "--ask_precision", "fp32")
+    half = run("half", *given, "--scale", "0.5", "--scales", "[0, 0.5, 1]")
+    whole = run("whole", *given)
+    assert half["scaled"]["0.0"]["acc_unchanged"] == half["eval_result"][0]["acc_unchanged"]
+    assert half["scaled"]["0.0"]["adapted_acc"] is not None
+    assert run("whole", *given, "--scales", "[1, 0.5]")["scaled"] == {
+        share: half["scaled"][share] for share in ("0.5", "1.0")
+    }
+    for result, share in ((half, "0.5"), (whole, "1.0")):
+        reached = half["scaled"][share]
+        for name in ("acc_changed", "acc_unchanged"):
+            assert reached[name] == result["eval_result"][15][name]
+        for name in ("adapted_acc", "unseen_acc", "read_knowledge", "halves_nf_acc"):
+            assert reached[name] == result["summary"][name]
+    assert 0 < whole["summary"]["adapted_acc"] != half["summary"]["adapted_acc"]
+    assert whole["summary"]["final_acc"] > 0

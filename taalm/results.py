@@ -195,13 +195,27 @@ def averaged(results: Mapping[str, Result]) -> dict[str, Result]:
     return found
 
 
+def with_shares(results: Mapping[str, Result]) -> dict[str, Result]:
+    """The results, and beside each a row for every share that --scales asked: "finetune x0.5_s42" by finetune_s42."""
+    found = {}
+    for name, result in results.items():
+        found[name] = result
+        for share, asked in result.get("scaled", {}).items():
+            reached = {"final_acc": asked["acc_changed"], "final_nf_acc": asked["acc_unchanged"]}
+            summary = asked | reached | {"final_total": asked["total"], "total": None}
+            found[f"{method_of(name)} x{share}{name[len(method_of(name)) :]}"] = result | {"summary": summary}
+    return found
+
+
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m taalm.results", description="The table of a folder of results.")
     parser.add_argument("folder", type=Path, nargs="?", default="results/lamackl", help="folder of result files")
     add_only(parser)
     parser.add_argument("--mean", action="store_true", help="one row a method: the mean of its seeds and their spread")
+    parser.add_argument("--shares", action="store_true", help="also the rows of adapters scaled (--scales of evaluate)")
     given = parser.parse_args(arguments)
     results = chosen(some_results(given.folder), given.only)
+    results = with_shares(results) if given.shares else results
     print(table(averaged(results) if given.mean else results))
 
 

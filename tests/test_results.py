@@ -149,3 +149,21 @@ def test_a_method_is_the_mean_of_its_seeds_with_their_spread(tmp_path, capsys):
     assert "| a (2) " in printed and "b (1)" not in printed and cells(printed.splitlines()[2])[0] == "do-nothing"
     with pytest.raises(UserError, match=r"periods of TemporalWiki; python -m taalm\.period_intervals"):
         averaged({"a_s1_0": RESULT | {"period": "0901-1001"}})
+
+
+def test_what_scaled_adapters_answer_are_rows_beside_their_results(tmp_path, capsys):
+    def scaled(learned: float, read: float) -> dict:
+        return {"0.5": {"acc_changed": learned, "acc_unchanged": 0.5, "total": learned + 0.5, "read_knowledge": read}}
+
+    for seed, learned, read in ((1, 0.1, 0.0), (2, 0.3, 0.2)):
+        result = RESULT | {"summary": {"final_acc": 0.9}, "scaled": scaled(learned, read)}
+        save_result(tmp_path / f"a_s{seed}.pkl", result)
+    main([str(tmp_path), "--shares"])
+    header, _, *rows = capsys.readouterr().out.splitlines()
+    found = {cells(row)[0]: dict(zip(cells(header)[1:], cells(row)[1:], strict=True)) for row in rows}
+    assert list(found)[2:] == ["a_s1", "a x0.5_s1", "a_s2", "a x0.5_s2"]
+    assert found["a_s1"]["final Acc"] == "0.900" and found["a_s1"]["final NF"] == "–"
+    own = {title: cell for title, cell in found["a x0.5_s2"].items() if cell != "–"}
+    assert own == {"final Acc": "0.300", "final NF": "0.500", "final Total": "0.800", "read": "0.200"}
+    main([str(tmp_path), "--shares", "--mean"])
+    assert "| a x0.5 (2) " in (printed := capsys.readouterr().out) and "0.200 ±0.141" in printed

@@ -275,6 +275,9 @@ def main(arguments: list[str]) -> None:
     if config.swap_halves:
         parts, halves_by_share = swapped(evaluation, lambda part: work / f"{part}.safetensors")
         summary |= lama_ckl.read_knowledge(parts)
+    shares = before.get("scaled", {})
+    for share, found in scaled_totals(by_share, parts, halves_by_share).items():
+        shares[share] = shares.get(share, {}) | found
     result = {
         "config": asdict(config),
         "method": config.method,
@@ -286,7 +289,7 @@ def main(arguments: list[str]) -> None:
         "halves": parts,
         "loss_by_step": adaptation.losses_by_step,
         "summary": earlier | summary,
-        "scaled": before.get("scaled", {}) | scaled_totals(by_share, parts, halves_by_share),
+        "scaled": shares,
         "framing": lama_ckl.framing(adaptation.history, evaluation.facts),
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
     }

@@ -72,6 +72,9 @@ def test_other_shares_are_asked_of_the_whole_and_of_the_halves_in_place_of_the_c
     assert run("whole", *given, "--scales", "[1, 0.5]")["scaled"] == {
         share: half["scaled"][share] for share in ("0.5", "1.0")
     }
+    more = run("whole", *given, "--swap_halves", "false", "--scales", "[0, 1]")["scaled"]
+    assert more["1.0"] == half["scaled"]["1.0"]  # the halves' reading is not lost where they are not asked again
+    assert set(more) == {"0.0", "0.5", "1.0"} and "read_knowledge" not in more["0.0"]
     for result, share in ((half, "0.5"), (whole, "1.0")):
         reached = half["scaled"][share]
         for name in ("acc_changed", "acc_unchanged"):

@@ -4,9 +4,7 @@
 """
 
 import platform
-import random
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +23,7 @@ from taalm.config import parse, run_entry
 from taalm.dry_run import describe
 from taalm.errors import UserError
 from taalm.facts import Fact
+from taalm.halves import learn_halves, scaled_totals
 from taalm.memory import peak_gib, reset_peak
 from taalm.methods import get_method
 from taalm.models.base import load_theta, save_adapter
@@ -189,43 +188,6 @@ class Evaluation:
         return found
 
 
-def halves(facts: list[Fact], seed: int) -> list[list[Fact]]:
-    """The facts in two random halves; facts that share a document stay together."""
-    documents = sorted({fact.evidence for fact in facts})
-    if len(documents) < 2:
-        raise UserError("--swap_halves needs facts of at least two documents")
-    random.Random(seed).shuffle(documents)
-    first = set(documents[: len(documents) // 2])
-    return [[f for f in facts if f.evidence in first], [f for f in facts if f.evidence not in first]]
-
-
-def swapped(evaluation: Evaluation, state: Callable[[str], Path]) -> tuple[list[dict], list[dict[float, dict]]]:
-    """Adapt to each half alone, ask about both: the facts of each half and its history; what it answers by share."""
-    found, shares = [], []
-    for index, part in enumerate(halves(evaluation.facts, evaluation.config.seed)):
-        print(f"half {index + 1}: adapting to {len(part)} of {len(evaluation.facts)} facts")
-        adaptation = evaluation.run(part, state(f"half{index}"), batch_size=evaluation.config.half_batch)
-        found.append({"facts": [fact.uuid for fact in part], "eval_result": adaptation.history})
-        shares.append(evaluation.by_share(adaptation))
-    return found, shares
-
-
-def scaled_totals(
-    whole: dict[float, dict], parts: list[dict], halves: list[dict[float, dict]]
-) -> dict[str, dict[str, float | None]]:
-    """By share the accuracies and their Total; with halves (`parts`, and what each answers) read knowledge too."""
-    found = {}
-    for share, entry in whole.items():
-        learned, known = entry["acc_changed"], entry["acc_unchanged"]
-        found[str(share)] = {"acc_changed": learned, "acc_unchanged": known, "total": learned + known}
-        if halves:
-            asked = zip(parts, halves, strict=True)
-            found[str(share)] |= lama_ckl.read_knowledge(
-                [part | {"eval_result": {0: answers[share]}} for part, answers in asked]
-            )
-    return found
-
-
 def missing(config: EvaluateConfig, result: dict) -> bool:
     """Whether something is asked for that a finished result does not have yet."""
     halves_asked = config.swap_halves and not result.get("halves")
@@ -271,12 +233,17 @@ def main(arguments: list[str]) -> None:
     earlier = before.get("summary", {})
     summary |= {"minutes": adaptation.seconds / 60, "peak_gib": max(peak_gib(device), earlier.get("peak_gib", 0.0))}
     by_share = evaluation.by_share(adaptation)
-    parts, halves_by_share = before.get("halves", []), []
-    if config.swap_halves:
-        parts, halves_by_share = swapped(evaluation, lambda part: work / f"{part}.safetensors")
+
+    def learn(number: int, part: list[Fact]) -> tuple[dict[int, dict], dict[float, dict]]:
+        found = evaluation.run(part, work / f"half{number}.safetensors", batch_size=config.half_batch)
+        return found.history, evaluation.by_share(found)
+
+    halves = learn_halves(evaluation.facts, config.seed, learn) if config.swap_halves else []
+    parts = [half.result() for half in halves] or before.get("halves", [])
+    if halves:
         summary |= lama_ckl.read_knowledge(parts)
     shares = before.get("scaled", {})
-    for share, found in scaled_totals(by_share, parts, halves_by_share).items():
+    for share, found in scaled_totals(by_share, halves).items():
         shares[share] = shares.get(share, {}) | found
     result = {
         "config": asdict(config),

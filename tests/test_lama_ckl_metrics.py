@@ -18,8 +18,8 @@ from taalm.benchmarks.lama_ckl_split import (
     split,
 )
 from taalm.errors import UserError
-from taalm.evaluate import halves
 from taalm.facts import FORMS, Fact, read_facts
+from taalm.halves import halves
 from taalm.scoring import ProbeScore
 
 

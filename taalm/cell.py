@@ -13,6 +13,7 @@ from taalm.adapt import Adaptation, document_losses
 from taalm.asking import Asker
 from taalm.cell_config import CellConfig, find_phi, resolve_model
 from taalm.errors import UserError
+from taalm.held import known_heads, review_views
 from taalm.methods import get_method, make_optimizer
 from taalm.models.base import load_theta, position_limit
 from taalm.models.split import SplitModel
@@ -23,7 +24,7 @@ from taalm.review_text import sample_texts, without_probes
 from taalm.shown import Shown, middle_states, read_shown
 from taalm.text import Encoded, Span, check_length, collate, describe_truncation, encode, pad_token
 from taalm.tracking import Log, no_log
-from taalm.views import check_questions, describe_views, known_heads, review_views, views_of, with_views
+from taalm.views import check_questions, describe_views, views_of, with_views
 from taalm.weighters import Selector, Weighter, get_weighter
 from taalm.weighters.heavy import OnlyHeavy
 from taalm.weighters.known import SelectWithoutKnown, WithoutKnown

@@ -6,31 +6,22 @@ template or a question, followed by what the weights point at: "Raymond Gam: bis
 bishop". It is learned beside the document or in its place, its object's tokens alone weighing (docs/method.md).
 """
 
-import random
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from taalm.asking import Asker, Pair, Place, pairs_of_each, pooled_pairs, question_of
-from taalm.benchmarks.templates import read_templates
+from taalm.asking import Asker, Pair, Place, pairs_of_each, pooled_pairs
 from taalm.errors import UserError
-from taalm.facts import read_facts
-from taalm.known_answers import known_questions
 from taalm.models.split import SplitModel
-from taalm.names import find_names, nearest_names
+from taalm.names import nearest_names
 from taalm.text import Encoded, Span, encode, offsets
 from taalm.weighters.documents import fixed
 
 View = tuple[str, Span]  # its text, and where the object stands in it
-FREQUENT = 500  # names, where theta_0 is asked what it knows of them
-PASSAGE = 10  # words that follow the name there
-GAP = " _"  # stands where a head's answer would; nothing depends on what it is
 
 
 @dataclass
@@ -57,6 +48,8 @@ class ViewsConfig:
     """KL replay holds on to so many questions about the 500 most frequent names of the review texts, those of which
     theta_0 knows most (taalm/known_answers.py), and to as many of the views' own about any name of these texts; 0: to
     one question about every name."""
+    held_facts: bool = False
+    """Beside those of --views.held: what theta_0 answers to the facts of --views.questions themselves, right or not."""
     documents: bool = True
     """Learn the documents beside their views; without them a document without a name is not learned at all."""
 
@@ -138,7 +131,7 @@ def views_of(
 
 
 def check_questions(config: ViewsConfig) -> None:
-    """Raises UserError where --views.questions lacks what --views.asked or --views.held needs."""
+    """Raises UserError where --views.questions lacks what --views.asked, --views.held or --views.held_facts needs."""
     if config.asked and not config.questions.endswith(".jsonl"):
         raise UserError(
             f"--views.asked {config.asked} learns from facts with their documents what is asked: name a file of them "
@@ -146,6 +139,11 @@ def check_questions(config: ViewsConfig) -> None:
         )
     if config.held and not config.questions:
         raise UserError(f"--views.held {config.held}: name the questions that are held on to with --views.questions")
+    if config.held_facts and not (config.held and config.questions.endswith(".jsonl")):
+        raise UserError(
+            "--views.held_facts goes with --views.held and facts (jsonl) for --views.questions; they are "
+            f"{config.held} and {config.questions!r}"
+        )
 
 
 def describe_views(views: Sequence[Sequence[View]], pairs: Sequence[tuple[str, str]]) -> str:
@@ -184,74 +182,3 @@ def with_views(
     if not together:
         raise UserError("--views.documents false: no document has a name that a view could be about; nothing to learn")
     return together, fixed(together, [*(values[1:].float().cpu() for values in weights), *answers])
-
-
-def known_heads(
-    texts: Iterable[str], config: ViewsConfig, avoided: frozenset[str], split: SplitModel, tokenizer: Any
-) -> list[str]:
-    """config.held questions about the most frequent names of the review texts, those of which `split` knows most.
-
-    No name is one of those `avoided`.
-    """
-    names = Counter(text[slice(*span)] for text in texts for span in find_names(text))
-    frequent = [name for name, _ in names.most_common() if name not in avoided][:FREQUENT]
-    if not frequent:
-        return []
-    return known_questions(split, tokenizer, read_questions(config.questions), frequent, config.held)
-
-
-def review_views(
-    texts: Iterable[str], config: ViewsConfig, avoided: frozenset[str], seed: int, known: Sequence[str] = (),
-    asked: Sequence[str] = (),
-) -> list[tuple[str, Span | None]]:  # fmt: skip
-    """What KL replay holds on to beside views: heads of views about the names of the review texts.
-
-    A head is a question of --views.questions about the name, or a template up to its object; a gap follows, marked as
-    the answer, so that theta_0's expectation of it is what is held on to. Every name is asked one question, or with
-    config.held some are asked what theta_0 knows of them, the heads `known`, and any name the questions `asked` of the
-    documents: what is learned there is not to be said of others. Without questions passages that begin with the name
-    come too, unmarked. No name is one of those `avoided` (the probes' subjects).
-    """
-    found: list[tuple[str, Span | None]] = []
-    questions, rng = read_questions(config.questions), random.Random(seed)
-    places = {text[slice(*span)]: (text, span[0]) for text in texts for span in find_names(text)}
-
-    def hold(head: str) -> None:
-        found.append((head + GAP, (len(head), len(head) + len(GAP))))
-
-    if config.held:
-        names = [name for name in places if name not in avoided]
-        alike = [
-            rng.choice(asked).replace("<subject>", rng.choice(names)) for _ in range(config.held) if asked and names
-        ]
-        for head in dict.fromkeys([*known, *alike]):
-            hold(head)
-    for number, (name, (text, start)) in enumerate(places.items()):
-        if name in avoided:
-            continue
-        if questions and not config.held:
-            hold(rng.choice(questions).replace("<subject>", name))
-        if not questions:
-            found.append((" ".join(text[start:].split()[: len(name.split()) + PASSAGE]), None))
-        if config.templates:
-            template = config.templates[number % len(config.templates)]
-            hold(template.removesuffix("{object}").replace("{name}", name).rstrip())
-    rng.shuffle(found)
-    return found
-
-
-def read_questions(path: str) -> list[str]:
-    """Questions with <subject> in them, up to their object: a file's relation templates, or the probes of its facts.
-
-    Templates are a CSV file's, facts those of a jsonl file (the same question once). Raises UserError.
-    """
-    if not path:
-        return []
-    if path.endswith(".jsonl"):
-        heads = [question_of(fact) or "" for fact in read_facts(path)]
-    else:
-        heads = [template.sentence.partition("<object>")[0] for template in read_templates(Path(path)).values()]
-    found = sorted({head.rstrip() for head in heads if "<subject>" in head})
-    if not found:
-        raise UserError(f"--views.questions {path}: nothing there names a subject before its object")
-    return found

@@ -110,6 +110,9 @@ def test_facts_that_show_what_is_asked_are_needed_and_none_may_be_evaluated(spli
             check_shown(facts, "views.questions", held, subjects)
     with pytest.raises(UserError, match=r"--views\.held 9: name the questions"):
         check_questions(ViewsConfig(held=9))
+    for held, questions in ((0, "facts.jsonl"), (9, "templates.csv")):
+        with pytest.raises(UserError, match=r"--views\.held_facts goes with --views\.held and facts"):
+            check_questions(ViewsConfig(held=held, held_facts=True, questions=questions))
     unasked = [fact for fact in facts if question_of(fact) is None]
     with pytest.raises(UserError, match="names its subject before its object"):
         Asker(tokenizer, show(split, tokenizer, unasked))

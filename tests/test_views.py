@@ -5,24 +5,22 @@ import json
 import pytest
 import torch
 
+from taalm.asking import question_of
 from taalm.cell import Cell, Document
 from taalm.cell_config import CellConfig
 from taalm.errors import UserError
 from taalm.facts import read_facts
+from taalm.held import GAP, fact_heads, known_heads, read_questions, review_views
 from taalm.known_answers import known_questions
 from taalm.models.base import ModelConfig
 from taalm.models.split import SplitModel
 from taalm.rehearsal import ReviewConfig
 from taalm.text import collate, encode, offsets, pad_token
 from taalm.views import (
-    GAP,
     ViewsConfig,
     cloze_views,
     describe_views,
     heaviest_spans,
-    known_heads,
-    read_questions,
-    review_views,
     views_of,
     with_views,
 )
@@ -134,6 +132,28 @@ def test_held_questions_are_those_of_the_frequent_names_that_theta_0_knows_most_
     both = review_views(texts, config, frozenset({"Ada"}), 1, known, ["<subject> sang", "<subject> sang"])
     sang = {text for text, _ in both} - {text for text, _ in found}
     assert 0 < len(sang) == len(both) - 4 and sang <= {f"{name} sang{GAP}" for name in names}
+
+
+def test_the_facts_own_probes_are_held_on_to_but_for_those_about_what_is_asked(tokenizer, sample_folder):
+    path = str(sample_folder / "ta_train.jsonl")
+    facts = [fact for fact in read_facts(path) if question_of(fact) is not None]
+    avoided = frozenset({facts[0].subject})
+    own = fact_heads(path, avoided)
+    assert set(own) == {
+        fact.task_descriptive[: fact.answer_span("descriptive")[0]].rstrip()
+        for fact in facts
+        if fact.subject not in avoided
+    }
+    texts = ["Marie Curie was born in Warsaw and moved to Paris ."]
+    split = untouched(tokenizer)
+    without, config = (
+        ViewsConfig(questions=path, templates=[], asked=1, held=4, held_facts=some) for some in (False, True)
+    )
+    known = known_heads(texts, config, avoided, split, tokenizer)
+    assert known == known_heads(texts, without, avoided, split, tokenizer) + own
+    found = [(text[: span[0]], text[slice(*span)]) for text, span in review_views(texts, config, avoided, 1, known)]
+    assert sorted(found) == sorted((head, GAP) for head in known)
+    assert known_heads(["no name"], config, avoided, split, tokenizer) == own
 
 
 def test_each_adaptation_holds_on_to_what_its_own_documents_are_asked(tiny_folder, tmp_path):

@@ -159,15 +159,16 @@ def table(results: dict[str, Result]) -> str:
     columns = STREAM_COLUMNS if any(map(is_stream, results.values())) else COLUMNS
     columns = PERIOD_COLUMNS if any("period" in result for result in results.values()) else columns
     rows: list[list[str]] = []
-    framing: dict[str, dict] = {}
+    framing: dict[str, dict[str, dict]] = {}
     for name, result in results.items():
         for row, values in result.get("framing", {}).items():
-            same = framing.setdefault(row, values) == values
-            if not same:  # other facts or another model: both are shown
-                framing[f"{row} ({name})"] = values
+            shown = framing.setdefault(row, {})
+            if values not in shown.values():  # other facts or another model: both are shown, once
+                shown[f"{row} ({name})" if shown else row] = values
         values = {"period": result.get("period"), **result.get("summary", {})}
         rows.append([name, *(_cell(values.get(key)) for _, key in columns)])
-    framed = [[name, *(_cell(row.get(key)) for _, key in columns)] for name, row in framing.items()]
+    frames = {label: values for shown in framing.values() for label, values in shown.items()}
+    framed = [[label, *(_cell(values.get(key)) for _, key in columns)] for label, values in frames.items()]
     rows = [["result", *(title for title, _ in columns)], *framed, *rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [

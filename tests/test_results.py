@@ -95,9 +95,11 @@ def test_the_table_holds_every_column_and_the_framing_rows_first():
     assert [key for key, cell in found["other"].items() if cell != "–"] == ["top_acc"]
 
 
-def test_framing_rows_that_differ_are_all_shown():
+def test_framing_rows_that_differ_are_all_shown_once():
     other = {**RESULT, "framing": {"do-nothing": {"top_acc": 0.25, "nf_acc": 0.75, "total": 1.0}}}
-    text = table({"a": RESULT, "b": other})
+    text = table({"a": RESULT, "b": other, "c": other, "d": RESULT})
+    labels = [cells(line)[0] for line in text.splitlines()[2:]]
+    assert labels == ["do-nothing", "do-nothing (b)", "relation-majority", "a", "b", "c", "d"]
     assert "0.250" in text and "0.464" in text
     assert any("0.000" in line and "1.000" in line for line in text.splitlines() if "do-nothing" in line)
 

@@ -42,7 +42,7 @@ def test_the_main_job_trains_phi_and_evaluates_every_method_from_any_folder(tiny
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     methods = sorted(script.stem for script in (ROOT / "scripts" / "eval" / "lamackl").glob("*.sh"))
-    assert methods == ["finetune", "kadapter", "oracle", "recadam", "review", "rho", "targeted", "views"]
+    assert methods == ["finetune", "kadapter", "oracle", "readout", "recadam", "review", "rho", "targeted", "views"]
 
     def evaluate(method: str) -> subprocess.CompletedProcess:
         return run_script(
@@ -53,7 +53,7 @@ def test_the_main_job_trains_phi_and_evaluates_every_method_from_any_folder(tiny
 
     for script, done in zip(methods, two_at_once(evaluate, methods), strict=True):
         assert done.returncode == 0, done.stderr
-        method = "targeted+views+kl" if script == "views" else script
+        method = {"views": "targeted+views+kl", "readout": "targeted+readout+views+kl"}.get(script, script)
         assert load_result(tmp_path / "results" / f"{method}_seed42.pkl")["method"] == method
         if method == "targeted":
             assert "phi from phis/seed42/phi" in done.stdout

@@ -21,10 +21,8 @@ class Row:
 
 # the preset was chosen on the tuning rows and known facts of no split (experiments.md, 23, 24); every view is seen as
 # often as there. Views learn in bfloat16, for speed, and are asked in float32 as all rows are
-VIEWS = (
-    *("--preset", "smollm2-135m-views", "--adapt.epochs", "8", "--half_batch", "20"),
-    *("--model.precision", "bf16", "--ask_precision", "fp32"),
-)
+BF16 = ("--model.precision", "bf16", "--ask_precision", "fp32")
+VIEWS = ("--preset", "smollm2-135m-views", "--adapt.epochs", "8", "--half_batch", "20", *BF16)
 # phi's words and theta_0's own, three a document, and the likeliest questions of all documents (experiments.md, 31)
 READOUT = (*VIEWS, "--views.spans", "3", "--views.pooled", "true")
 # updates of half as many views, twice as many of them, LoRA counted whole (experiments.md, 32)
@@ -35,7 +33,7 @@ SMALL = (
 # these, the TA-train facts' own probes held on to, and the largest share that keeps .95 of the tuning rows' known facts
 # where as many documents are learned as here (experiments.md, 33)
 KEPT = (
-    *("--preset", "smollm2-135m-readout", "--adapt.epochs", "8", "--half_batch", "10"),
+    *("--preset", "smollm2-135m-readout", "--adapt.epochs", "8", "--half_batch", "10", *BF16),
     *("--scales", "[0.6, 0.7, 0.9, 1]"),
 )
 LINEAR = ("--adapt.schedule", "linear")

@@ -13,6 +13,7 @@ from taalm.evaluate import EvaluateConfig
 from taalm.grid import ABLATIONS, ROWS
 from taalm.results import load_result, save_result
 from taalm.train_ta import TrainTAConfig
+from tests.conftest import ROOT
 
 TOTALS = {"1e-4": 1.02, "3e-4": 1.05, "1e-3": 0.8}
 
@@ -231,6 +232,21 @@ def test_a_finished_cell_whose_run_looked_up_its_questions_is_no_other_cell(ran,
         save_result(made, result)
         with pytest.raises(UserError, match=r"others\.jsonl") if refused else contextlib.nullcontext():
             assert ran("--rows", "tfidf+views+kl", "--seeds", "42") == []
+
+
+def test_the_published_rows_of_views_are_those_of_the_grid(ran, tmp_path, sample_folder):
+    data, rows = tmp_path / "data", [row for row in ROWS if "views" in row]
+    shutil.copytree(sample_folder, data)
+    (data / "wikitext-2").mkdir()
+    (data / "wikitext-2" / "valid.txt").write_text("")
+    (tmp_path / "final").mkdir()
+    published = [ROOT / "docs" / "results" / "final" / f"{row}_s42.pkl" for row in rows]
+    found = [file for file in published if file.is_file() and load_result(file).get("halves")]
+    assert len(found) >= 5
+    for file in found:
+        shutil.copy(file, tmp_path / "final")
+    ran_rows = ",".join(file.stem.removesuffix("_s42") for file in found)
+    assert ran("--data", str(data), "--rows", ran_rows, "--seeds", "42") == []
 
 
 def test_the_ceilings_weights_are_trained_on_the_facts_that_they_are_asked_about(ran, tmp_path):

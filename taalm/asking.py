@@ -82,10 +82,16 @@ def _overlaps(fact: Fact, place: Span) -> bool:
     return any(place[0] < match.end() and match.start() < place[1] for match in found)
 
 
-def question_of(fact: Fact) -> str | None:
-    """A fact's descriptive probe up to its object, <subject> for its subject; None if it is named after the object."""
+def probe_head(fact: Fact) -> str | None:
+    """A fact's descriptive probe up to its object; None if its subject is named after the object."""
     head = fact.task_descriptive[: fact.answer_span("descriptive")[0]].rstrip()
-    return head.replace(fact.subject, "<subject>") if fact.subject in head else None
+    return head if fact.subject in head else None
+
+
+def question_of(fact: Fact) -> str | None:
+    """The same with <subject> for its subject."""
+    head = probe_head(fact)
+    return head and head.replace(fact.subject, "<subject>")
 
 
 class Asker:

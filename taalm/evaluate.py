@@ -94,7 +94,7 @@ def settle_questions(config: EvaluateConfig) -> None:
     def ta_train() -> str:
         return config.train_data or str(data_folder(config) / "ta_train.jsonl")
 
-    if method.views and (config.views.asked or config.views.held or config.views.held_facts):
+    if method.views and (config.views.asked or config.views.held):
         config.views.questions = config.views.questions or ta_train()
         check_questions(config.views)
     if method.readout:

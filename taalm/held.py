@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from taalm.asking import question_of
+from taalm.asking import probe_head, question_of
 from taalm.benchmarks.templates import read_templates
 from taalm.errors import UserError
 from taalm.facts import read_facts
@@ -27,9 +27,8 @@ GAP = " _"  # stands where a head's answer would; nothing depends on what it is
 
 def fact_heads(path: str, avoided: frozenset[str]) -> list[str]:
     """The probes of a file's facts up to their objects, each once; those about no subject `avoided`."""
-    asked = [(question_of(fact), fact.subject) for fact in read_facts(path) if fact.subject not in avoided]
-    heads = (question.replace("<subject>", subject).rstrip() for question, subject in asked if question)
-    return list(dict.fromkeys(heads))
+    heads = [probe_head(fact) for fact in read_facts(path) if fact.subject not in avoided]
+    return list(dict.fromkeys(head for head in heads if head))
 
 
 def known_heads(

@@ -58,6 +58,8 @@ class ViewsConfig:
             raise UserError("--views.templates: give at least one, or --views.asked")
         if self.pooled and not self.asked:
             raise UserError("--views.pooled shares out the questions of --views.asked, and that is 0")
+        if self.held_facts and not self.held:
+            raise UserError("--views.held_facts goes with --views.held and facts (jsonl), and --views.held is 0")
         for template in self.templates:
             if template.count("{name}") != 1 or template.count("{object}") != 1 or not template.endswith("{object}"):
                 raise UserError(f"--views.templates {template!r}: a template holds {{name}} and ends with {{object}}")
@@ -139,10 +141,10 @@ def check_questions(config: ViewsConfig) -> None:
         )
     if config.held and not config.questions:
         raise UserError(f"--views.held {config.held}: name the questions that are held on to with --views.questions")
-    if config.held_facts and not (config.held and config.questions.endswith(".jsonl")):
+    if config.held_facts and not config.questions.endswith(".jsonl"):
         raise UserError(
-            "--views.held_facts goes with --views.held and facts (jsonl) for --views.questions; they are "
-            f"{config.held} and {config.questions!r}"
+            "--views.held_facts goes with --views.held and facts (jsonl) for --views.questions; these are "
+            f"{config.questions!r}"
         )
 
 

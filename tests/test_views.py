@@ -16,14 +16,7 @@ from taalm.models.base import ModelConfig
 from taalm.models.split import SplitModel
 from taalm.rehearsal import ReviewConfig
 from taalm.text import collate, encode, offsets, pad_token
-from taalm.views import (
-    ViewsConfig,
-    cloze_views,
-    describe_views,
-    heaviest_spans,
-    views_of,
-    with_views,
-)
+from taalm.views import ViewsConfig, cloze_views, describe_views, heaviest_spans, views_of, with_views
 from tests.conftest import ROOT, tiny_llama
 from tests.test_names import TEXT, said
 

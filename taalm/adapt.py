@@ -19,7 +19,7 @@ from transformers.optimization import Adafactor
 from taalm import processes, stopping
 from taalm.checkpoint import load_optimizer, load_parameters, load_state, optimizer_tensors, save_state, under
 from taalm.errors import NoResult, UserError
-from taalm.losses import target_mask, weighted_mean
+from taalm.losses import document_means, target_mask
 from taalm.models.split import SplitModel
 from taalm.rehearsal import Rehearsal
 from taalm.seeds import derive_seed
@@ -50,6 +50,8 @@ class AdaptConfig:
     """Decoupled weight decay."""
     clip_norm: PositiveFloat = 1.0
     """The gradient is scaled down to this norm."""
+    learned_below: NonNegativeFloat = 0.0
+    """A target whose present loss (nats) is below this is learned: it adds nothing to the update. 0 drops none."""
     max_length: NonNegativeInt = 512
     """Documents are cut to this many tokens; 0 cuts nothing, and a document longer than the model is an error."""
     save_every: PositiveInt = 50
@@ -104,6 +106,7 @@ class Adaptation:
 
     `evaluate(epoch)` is called before the first epoch and after each; what it returns (plain values) is kept by epoch
     together with the training loss in `history`, and survives a kill with the rest of the state.
+    `importance`, where given, says how often each document's mean loss counts in an update; else all count once.
     Several processes share every update's documents and add up their gradients; each document counts once.
     """
 
@@ -111,7 +114,7 @@ class Adaptation:
         self, split: SplitModel, documents: Sequence[Encoded], pad_id: int, weigh: Weighter | Selector,
         config: AdaptConfig, evaluate: Callable[[int], dict], state_file: Path, seed: int, quiet: bool = False,
         make_optimizer: MakeOptimizer = plain_optimizer, rehearsal: Rehearsal | None = None, accelerator: Any = None,
-        log: Log = no_log,
+        log: Log = no_log, importance: Sequence[float] = (),
     ):  # fmt: skip
         self.split, self.model, self.documents, self.pad_id = split, split.model, list(documents), pad_id
         self.weigh, self.config, self.evaluate, self.rehearsal = weigh, config, evaluate, rehearsal
@@ -122,6 +125,7 @@ class Adaptation:
         optimizer = make_optimizer(list(self.trainable.values()), config, updates)
         self.optimizer = self.accelerator.prepare_optimizer(optimizer)
         self.lengths = [len(document) for document in self.documents]
+        self.importance = torch.tensor(importance or [1.0] * len(self.documents))
         self.digest = hashlib.sha256(repr([document.input_ids for document in self.documents]).encode()).hexdigest()
         self.states: dict[int, Tensor] = {}  # per document, what enters the first trained layer
         self.epoch, self.batch, self.losses, self.seconds = 0, 0, [], 0.0
@@ -185,7 +189,7 @@ class Adaptation:
         batches = [self._batch(part) for part, _ in parts]
         total = 0.0
         for (part, counts), batch, weights in zip(parts, batches, self._weights(parts, batches), strict=True):
-            loss = self._loss(batch, weights) * (counts * len(part) / len(indices))
+            loss = self._loss(part, batch, weights) * (counts * len(part) / len(indices))
             self.accelerator.backward(share * loss)
             total += float(loss.detach())
         if self.rehearsal:
@@ -230,10 +234,13 @@ class Adaptation:
             for (part, _), batch in zip(parts, batches, strict=True)
         ]
 
-    def _loss(self, batch: Batch, weights: Tensor) -> Tensor:
+    def _loss(self, part: Sequence[int], batch: Batch, weights: Tensor) -> Tensor:
+        """L(theta; D, w) of the documents `part`, whose batch this is."""
         weights = weights[:, 1:].to(batch.input_ids.device)
         losses = self.split.token_losses(batch, asked=weights != 0)
-        return weighted_mean(losses, weights, target_mask(batch.attention_mask))
+        losses = losses * (losses.detach() >= self.config.learned_below)
+        means = document_means(losses, weights, target_mask(batch.attention_mask))
+        return (self.importance[part].to(means.device) * means).mean()
 
     def _save(self) -> None:
         tensors = {f"theta/{name}": value for name, value in self.trainable.items()}

@@ -28,7 +28,10 @@ UNASKED = 0.02  # what a name weighs that is no subject; one that is weighs 1 / 
 
 
 class Pair(NamedTuple):
-    """A question with <subject> in it about a name of a document, and its log-likelihood, up to a constant."""
+    """A question with <subject> in it about a name of a document, and its log-likelihood, up to a constant.
+
+    Of the pairs that `pooled_pairs` returns it is the log of their probability.
+    """
 
     score: float
     name: str
@@ -183,5 +186,5 @@ def pooled_pairs(ranked: Ranked, logs: Mapping[Place, float], count: int) -> dic
             break
         if (place[0], *pair[1:]) not in taken:
             taken.add((place[0], *pair[1:]))
-            found[place].append(pair)
+            found[place].append(pair._replace(score=log))
     return found

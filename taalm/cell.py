@@ -103,14 +103,15 @@ class Cell:
         config, pad_id = self.config, pad_token(tokenizer)
         rows = self._documents(split, tokenizer, documents)
         weigh = self._weigher(split, tokenizer, documents, rows, state_file.parent)
+        importance: list[float] = []
         if self.method.views:
-            rows, weigh = self._with_views(split, tokenizer, documents, rows, weigh)
+            rows, weigh, importance = self._with_views(split, tokenizer, documents, rows, weigh)
         before = self.steps
         schedule = replace(config.adapt, batch_size=batch_size or config.adapt.batch_size)
         adaptation = Adaptation(
             split, rows, pad_id, weigh, schedule, evaluate, state_file, config.seed, config.quiet,
             make_optimizer(self.method.optimizer, config.recadam), self._rehearsal(split, tokenizer, review),
-            log=lambda values, step: self.log(values, before + step),
+            log=lambda values, step: self.log(values, before + step), importance=importance,
         )  # fmt: skip
         self.steps += config.adapt.epochs * adaptation.steps_per_epoch
         return adaptation
@@ -185,7 +186,7 @@ class Cell:
     def _with_views(
         self, split: SplitModel, tokenizer: Any, documents: Sequence[Document], rows: Sequence[Encoded],
         weigh: Weighter | Selector,
-    ) -> tuple[list[Encoded], Weighter]:  # fmt: skip
+    ) -> tuple[list[Encoded], Weighter, list[float]]:  # fmt: skip
         equal = self.method.weighter == "uniform" and not self.method.readout
         if isinstance(weigh, Selector) or equal or split.seq2seq:
             raise UserError(
@@ -203,7 +204,7 @@ class Cell:
         print(describe_views(views, pairs if len(pairs) == len(documents) else ()), flush=True)
         if not self.config.views.documents:
             rows, weights = [], []
-        return with_views(tokenizer, views, rows, weights)
+        return with_views(tokenizer, views, rows, weights, self.config.views.confidence)
 
     def encode(
         self, split: SplitModel, tokenizer: Any, documents: Sequence[Document], max_length: int | None

@@ -6,12 +6,14 @@ template or a question, followed by what the weights point at: "Raymond Gam: bis
 bishop". It is learned beside the document or in its place, its object's tokens alone weighing (docs/method.md).
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from taalm.asking import Asker, Pair, Place, pairs_of_each, pooled_pairs
@@ -19,9 +21,16 @@ from taalm.errors import UserError
 from taalm.models.split import SplitModel
 from taalm.names import nearest_names
 from taalm.text import Encoded, Span, encode, offsets
+from taalm.weighters import Weighter
 from taalm.weighters.documents import fixed
 
-View = tuple[str, Span]  # its text, and where the object stands in it
+
+class View(NamedTuple):
+    """Its text, where the object stands in it, and the log of its probability where its question was shared out."""
+
+    text: str
+    span: Span
+    log: float = 0.0
 
 
 @dataclass
@@ -44,6 +53,9 @@ class ViewsConfig:
     pooled: bool = False
     """--views.asked is the mean: of all documents' questions the likeliest are asked, by what an object weighs and by
     what the facts of --views.questions are asked; a document may be asked none."""
+    confidence: NonNegativeFloat = 0.0
+    """A view's loss counts by its probability to this power, on average 1; it goes with --views.pooled, whose pairs
+    have one. 0: all count alike."""
     held: NonNegativeInt = 0
     """KL replay holds on to so many questions about the 500 most frequent names of the review texts, those of which
     theta_0 knows most (taalm/known_answers.py), and to as many of the views' own about any name of these texts; 0: to
@@ -58,6 +70,11 @@ class ViewsConfig:
             raise UserError("--views.templates: give at least one, or --views.asked")
         if self.pooled and not self.asked:
             raise UserError("--views.pooled shares out the questions of --views.asked, and that is 0")
+        if self.confidence and (self.templates or self.documents or not self.pooled):
+            raise UserError(
+                f"--views.confidence {self.confidence:g} is of questions that are shared out: it goes with "
+                "--views.pooled true, --views.templates [] and --views.documents false"
+            )
         if self.held_facts and not self.held:
             raise UserError("--views.held_facts goes with --views.held and facts (jsonl), and --views.held is 0")
         for template in self.templates:
@@ -97,12 +114,12 @@ def cloze_views(text: str, span: Span, config: ViewsConfig, asked: Sequence[Pair
     """
     answer = text[slice(*span)]
     heads = [
-        template.removesuffix("{object}").replace("{name}", name)
+        (template.removesuffix("{object}").replace("{name}", name), 0.0)
         for name in nearest_names(text, span, config.names)
         for template in config.templates
     ]
-    heads += [f"{pair.question.replace('<subject>', pair.name)} " for pair in asked]
-    return [(head + answer, (len(head), len(head) + len(answer))) for head in heads]
+    heads += [(f"{pair.question.replace('<subject>', pair.name)} ", pair.score) for pair in asked]
+    return [View(head + answer, (len(head), len(head) + len(answer)), log) for head, log in heads]
 
 
 def views_of(
@@ -160,7 +177,7 @@ def describe_views(views: Sequence[Sequence[View]], pairs: Sequence[tuple[str, s
     if not pairs:
         return said
     right = [  # of every view: does it end with the fact's object, does it name its subject before that
-        [(text[slice(*span)] == answer, subject in text[: span[0]]) for text, span in some]
+        [(text[slice(*span)] == answer, subject in text[: span[0]]) for text, span, _ in some]
         for some, (subject, answer) in zip(views, pairs, strict=True)
     ]
     ends, names = (sum(any(flags[part] for flags in some) for some in right) for part in range(2))
@@ -172,15 +189,23 @@ def describe_views(views: Sequence[Sequence[View]], pairs: Sequence[tuple[str, s
 
 
 def with_views(
-    tokenizer: Any, views: Iterable[Sequence[View]], rows: Sequence[Encoded], weights: Sequence[Tensor]
-) -> tuple[list[Encoded], Any]:
-    """The documents `rows`, `weights` (T,) each, then their `views`, each once; and the weighter of them all.
+    tokenizer: Any, views: Iterable[Sequence[View]], rows: Sequence[Encoded], weights: Sequence[Tensor],
+    confidence: float = 0.0,
+) -> tuple[list[Encoded], Weighter, list[float]]:  # fmt: skip
+    """The documents `rows`, `weights` (T,) each, then their `views`, each once; the weighter of them all, and by how
+    much each counts: a view by its probability to the power `confidence`, on average 1.
 
     Raises UserError where there is nothing: no documents, and no name that a view could be about.
     """
-    views = [encode(tokenizer, *view) for view in dict.fromkeys(view for some in views for view in some)]
-    answers = [torch.tensor(view.answer[1:]).float() for view in views]
-    together = [*rows, *views]
+    logs: dict[tuple[str, Span], float] = {}
+    for view in (view for some in views for view in some):
+        logs[view[:2]] = max(view.log, logs.get(view[:2], -math.inf))
+    said = [encode(tokenizer, *view) for view in logs]
+    answers = [torch.tensor(view.answer[1:]).float() for view in said]
+    together = [*rows, *said]
     if not together:
         raise UserError("--views.documents false: no document has a name that a view could be about; nothing to learn")
-    return together, fixed(together, [*(values[1:].float().cpu() for values in weights), *answers])
+    counts = [1.0] * len(rows) + [math.exp(confidence * log) for log in logs.values()]
+    mean = fmean(counts)
+    weigh = fixed(together, [*(values[1:].float().cpu() for values in weights), *answers])
+    return together, weigh, [count / mean for count in counts]

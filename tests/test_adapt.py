@@ -9,7 +9,7 @@ from taalm.adapt import Adaptation, AdaptConfig, learning_rate
 from taalm.checkpoint import load_state
 from taalm.errors import UserError
 from taalm.head_loss import head_nll
-from taalm.losses import target_mask, token_nll, weighted_mean
+from taalm.losses import document_means, target_mask, token_nll
 from taalm.models import split
 from taalm.models.base import add_lora
 from taalm.models.split import SplitModel
@@ -46,12 +46,14 @@ def theta(vocabulary: int, dropout: float = 0.0, first_layer: int = 0) -> torch.
 def learn(tokenizer, documents, tmp_path):
     """learn(**AdaptConfig fields, ...) makes an Adaptation of a fresh model; its state file is tmp_path/<state>."""
 
-    def make(weigh=UNIFORM, dropout=0.0, first_layer=0, evaluate=None, state="state", **fields) -> Adaptation:
+    def make(
+        weigh=UNIFORM, dropout=0.0, first_layer=0, evaluate=None, state="state", importance=(), **fields
+    ) -> Adaptation:
         config = AdaptConfig(**{"epochs": 2, "batch_size": 2, "lr": 1e-2, "save_every": 1, **fields})
         model = SplitModel(theta(len(tokenizer), dropout, first_layer))
         return Adaptation(
             model, documents, tokenizer.pad_token_id, weigh, config, evaluate or (lambda epoch: {"epoch": epoch}),
-            tmp_path / state, 5, quiet=True,
+            tmp_path / state, 5, quiet=True, importance=importance,
         )  # fmt: skip
 
     return make
@@ -150,18 +152,22 @@ def test_history_holds_the_mean_loss_over_documents_and_what_was_evaluated(learn
     assert any(history[1]["loss"] == pytest.approx(value, rel=1e-9) for value in possible)
 
 
-@pytest.mark.parametrize("weighter", ["uniform", "oracle"])
-def test_the_first_update_is_clipped_adamw_on_the_weighted_loss(weighter, learn, documents, tokenizer):
-    """Written out with torch alone: one batch of all documents."""
+@pytest.mark.parametrize(
+    ("weighter", "importance"), [("uniform", ()), ("oracle", ()), ("oracle", (0.5, 2.0, 1.0, 0.0, 1.5))]
+)
+def test_the_first_update_is_clipped_adamw_on_the_weighted_loss(weighter, importance, learn, documents, tokenizer):
+    """Written out with torch alone: one batch of all documents, or (where some count more) two parts of it."""
     weigh = get_weighter(weighter)
-    run = learn(weigh, epochs=1, batch_size=5, token_budget=10_000, lr=1e-2, weight_decay=0.1, clip_norm=0.3)
+    shared = {"epochs": 1, "batch_size": 5, "token_budget": 60 if importance else 10_000}
+    run = learn(weigh, importance=importance, **shared, lr=1e-2, weight_decay=0.1, clip_norm=0.3)
     run.run()
     model = theta(len(tokenizer)).train()
     trainable = [p for p in model.parameters() if p.requires_grad]
     batch = collate(documents, tokenizer.pad_token_id)
     logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
     mask = target_mask(batch.attention_mask)
-    loss = weighted_mean(token_nll(logits, batch.input_ids), weigh(batch)[:, 1:], mask)
+    means = document_means(token_nll(logits, batch.input_ids), weigh(batch)[:, 1:], mask)
+    loss = (means * torch.tensor(importance or [1.0] * 5)).mean()
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(trainable, 0.3)
     assert norm > 0.3  # the clipping matters

@@ -92,13 +92,13 @@ def test_views_ask_the_likeliest_pairs_and_no_pair_of_two_objects(asker, split, 
     (views,), questions = views_of(tokenizer, [TEXT], [row], [weights], config, split, asker)
     (ranked,) = asker.pairs(split, tokenizer, [TEXT], [row], [BISHOP])
     heads = [pair.question.replace("<subject>", pair.name) for pair in ranked]
-    assert [view for view, _ in views[:3]] == [f"{head} bishop" for head in heads[:3]]
-    assert len(views) == 6 and len({view[: span[0]] for view, span in views}) == 6
-    assert all(view[slice(*span)] in ("bishop", "was ordained", "ordained") for view, span in views)
+    assert [view.text for view in views[:3]] == [f"{head} bishop" for head in heads[:3]]
+    assert len(views) == 6 and len({view[: span[0]] for view, span, _ in views}) == 6
+    assert all(view[slice(*span)] in ("bishop", "was ordained", "ordained") for view, span, _ in views)
     config.templates, config.names, config.spans = ["{name}: {object}"], 1, 1
     (views,), questions = views_of(tokenizer, [TEXT], [row], [weights], config, split, asker)
     assert questions == [pair.question for pair in ranked[:3]]
-    assert [view for view, _ in views] == ["Raymond Gam: bishop", *(f"{head} bishop" for head in heads[:3])]
+    assert [view.text for view in views] == ["Raymond Gam: bishop", *(f"{head} bishop" for head in heads[:3])]
 
 
 def test_facts_that_show_what_is_asked_are_needed_and_none_may_be_evaluated(split, tokenizer, facts):
@@ -141,6 +141,8 @@ def test_pooled_pairs_are_the_likeliest_of_all_documents():
     # .135, .1; the other object's .09 is asked for already
     assert asked(3) == [["plays", "sings"], [], ["plays", "sings", "owns", "lives"]]
     assert asked(9) == [["plays", "sings", "owns"], ["lives"], ["plays", "sings", "owns", "lives"]]  # there are no more
+    likeliest = pooled_pairs(ranked, logs, 2)
+    assert [math.exp(pair.score) for pair in likeliest[first] + likeliest[only]] == pytest.approx([0.72, 0.4, 0.3, 0.2])
     logs[other] = -math.inf
     assert asked(9)[1] == []  # what weighs nothing is not asked for
     assert pooled_pairs({first: []}, logs, 2) == {first: []}
@@ -155,7 +157,7 @@ def test_pooled_views_are_as_many_on_average(asker, split, tokenizer, facts):
     config = ViewsConfig(templates=[], spans=2, asked=3, pooled=True)
     views, questions = views_of(tokenizer, texts, rows, weights, config, split, asker)
     assert len(questions) == sum(map(len, views)) == 9 and views[1] == []  # without a name
-    assert all(len({view[: span[0]] for view, span in some}) == len(some) for some in views)  # no question twice
+    assert all(len({view[: span[0]] for view, span, _ in some}) == len(some) for some in views)  # no question twice
     nothing = [torch.zeros(len(row)) for row in rows]  # weighs anything: nothing is asked
     assert views_of(tokenizer, texts, rows, nothing, config, split, asker)[1] == []
     with pytest.raises(UserError, match=r"--views\.pooled .*--views\.asked"):

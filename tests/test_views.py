@@ -1,6 +1,7 @@
 """Run: pytest tests/test_views.py. Names, heaviest words, cloze views, and what a run with views learns."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from taalm.models.base import ModelConfig
 from taalm.models.split import SplitModel
 from taalm.rehearsal import ReviewConfig
 from taalm.text import collate, encode, offsets, pad_token
-from taalm.views import ViewsConfig, cloze_views, describe_views, heaviest_spans, views_of, with_views
+from taalm.views import View, ViewsConfig, cloze_views, describe_views, heaviest_spans, views_of, with_views
 from tests.conftest import ROOT, tiny_llama
 from tests.test_names import TEXT, said
 
@@ -37,11 +38,11 @@ def test_the_heaviest_span_takes_whole_words_and_heavy_neighbours():
 def test_a_view_is_a_name_and_the_object_and_marks_the_object():
     bishop = (TEXT.index("bishop"), TEXT.index("bishop") + 6)
     views = cloze_views(TEXT, bishop, ViewsConfig(names=2))
-    assert [view for view, _ in views] == [
+    assert [view.text for view in views] == [
         "Raymond Gam: bishop", "Raymond Gam (bishop", "Raymond Gam, bishop",
         "Mandalay: bishop", "Mandalay (bishop", "Mandalay, bishop",
     ]  # fmt: skip
-    assert all(view[slice(*span)] == "bishop" for view, span in views)
+    assert all(view[slice(*span)] == "bishop" for view, span, _ in views)
 
 
 @pytest.mark.parametrize("template", ["{name}", "{object} of {name}", "{name} {name}: {object}"])
@@ -56,14 +57,25 @@ def test_documents_keep_their_weights_and_views_weigh_their_objects_alone(tokeni
     weights = torch.tensor([0.0] + [float(a < bishop[1] and bishop[0] < b) for a, b in offsets(tokenizer, TEXT, row)])
     views, asked = views_of(tokenizer, [TEXT], [row], [weights + 0.25], ViewsConfig(names=2), untouched(tokenizer))
     assert asked == []
-    rows, weigh = with_views(tokenizer, views, [row], [weights + 0.25])
-    assert len(rows) == 1 + 6 and rows[0] == row
+    rows, weigh, importance = with_views(tokenizer, views, [row], [weights + 0.25])
+    assert len(rows) == 1 + 6 and rows[0] == row and importance == [1.0] * 7
     batch = collate(rows, pad_token(tokenizer))
     found = weigh(batch)
     assert torch.equal(found[0, 1 : len(row)], (weights + 0.25)[1:])
     assert torch.equal(found[1:], batch.answer[1:].float())
     ends = [tokenizer.decode([i for i, marked in zip(v.input_ids, v.answer, strict=True) if marked]) for v in rows[1:]]
     assert [end.strip() for end in ends] == ["bishop"] * 6
+
+
+def test_a_view_counts_by_its_probability_and_a_view_of_two_documents_by_the_larger_one(tokenizer):
+    sure, unsure = View("Ada: Lyon", (5, 9), math.log(0.64)), View("Bo: Lyon", (4, 8), math.log(0.04))
+    views = [[sure, unsure], [unsure._replace(log=math.log(0.16))]]
+    for power, counts in ((0.0, [1.0, 1.0]), (0.5, [0.8 / 0.6, 0.4 / 0.6]), (1.0, [1.6, 0.4])):
+        rows, _, importance = with_views(tokenizer, views, [], [], power)
+        assert rows == [encode(tokenizer, *view[:2]) for view in (sure, unsure)]
+        assert importance == pytest.approx(counts)
+    with pytest.raises(UserError, match=r"--views\.confidence 1 .* --views\.pooled true"):
+        ViewsConfig(confidence=1.0, asked=3, templates=[], documents=False)
 
 
 def test_review_views_begin_with_names_and_never_with_a_probes_subject(tokenizer):
@@ -81,7 +93,11 @@ def test_review_views_begin_with_names_and_never_with_a_probes_subject(tokenizer
 
 
 def test_it_is_said_how_many_facts_views_can_reach():
-    views = [cloze_views("Marie Curie saw Lyon with Ada.", (16, 20), ViewsConfig(names=2)), [("Rome: Ada", (6, 9))], []]
+    views = [
+        cloze_views("Marie Curie saw Lyon with Ada.", (16, 20), ViewsConfig(names=2)),
+        [View("Rome: Ada", (6, 9))],
+        [],
+    ]
     said = "7 cloze views of 3 documents (1 without any)"
     assert describe_views(views, ()) == said
     for subject, reached in (("Ada", "1 one that does both"), ("Bo", "0 one that does both")):

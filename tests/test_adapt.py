@@ -177,6 +177,28 @@ def test_the_first_update_is_clipped_adamw_on_the_weighted_loss(weighter, import
         torch.testing.assert_close(ours, reference, rtol=0, atol=1e-5)
 
 
+def test_a_target_whose_loss_is_below_the_threshold_adds_nothing_to_the_update(learn, documents, tokenizer):
+    """The mean's denominator still has its weight: what is left to learn does not count more for it."""
+    batch = collate(documents, tokenizer.pad_token_id)
+    mask = target_mask(batch.attention_mask)
+    model = theta(len(tokenizer)).train()
+    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    losses = token_nll(logits, batch.input_ids)
+    middle = float(losses.detach()[mask.bool()].median()) + 1e-4
+    loss = document_means(torch.where(losses < middle, 0.0, losses), mask, mask).mean()
+    loss.backward()
+    run = learn(epochs=1, batch_size=5, token_budget=10_000, clip_norm=1e9, learned_below=middle)
+    run.run()
+    assert run.losses_by_step == [pytest.approx(loss.item(), rel=1e-5)]
+    wanted = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    for name, parameter in run.trainable.items():
+        torch.testing.assert_close(parameter.grad, wanted[name], rtol=1e-4, atol=1e-6)
+    none = learn(epochs=1, learned_below=1e9, state="none")
+    before = {name: value.detach().clone() for name, value in none.trainable.items()}
+    none.run()
+    assert all(value.equal(before[name]) for name, value in none.trainable.items())
+
+
 @pytest.mark.parametrize("budget", [1, 60, 120])
 def test_parts_of_a_batch_give_the_update_of_the_whole_batch(learn, documents, budget):
     assert len(by_tokens(range(5), [len(row) for row in documents], budget)) > 1

@@ -238,7 +238,8 @@ class Adaptation:
         """L(theta; D, w) of the documents `part`, whose batch this is."""
         weights = weights[:, 1:].to(batch.input_ids.device)
         losses = self.split.token_losses(batch, asked=weights != 0)
-        losses = losses * (losses.detach() >= self.config.learned_below)
+        if self.config.learned_below:
+            losses = losses * (losses.detach() >= self.config.learned_below)
         means = document_means(losses, weights, target_mask(batch.attention_mask))
         return (self.importance[part].to(means.device) * means).mean()
 

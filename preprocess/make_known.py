@@ -1,10 +1,9 @@
-"""Write the common facts that a model knows; with --split only those that no row of its LAMA-ckl split is about.
+"""Write the common facts that a model knows and that no row of its LAMA-ckl split is about.
 
 The split's 40 tuning rows say little about what is forgotten (docs/experiments.md, 22 and 23); these say more, and no
-reported number uses them: give them to taalm.evaluate as --not_to_forget where a method is chosen. All that the
-packaged model knows lie in data/sample/known_facts.jsonl, for --keep.facts.
+reported number uses them: give them to taalm.evaluate as --not_to_forget where a method is chosen.
 
-Run from anywhere: python preprocess/make_known.py [--split DIR] [--out FILE] [--model NAME]
+Run from anywhere: python preprocess/make_known.py --split DIR --out FILE [--model NAME]
 """
 
 import argparse
@@ -19,7 +18,6 @@ from preprocess.common_facts import common_rows  # noqa: E402
 from preprocess.make_sample import score_rows  # noqa: E402
 from taalm.checkpoint import write_jsonl  # noqa: E402
 from taalm.facts import read_facts  # noqa: E402
-from taalm.keeping import KNOWN  # noqa: E402
 
 
 def apart(rows: list[dict], split: Path) -> list[dict]:
@@ -31,20 +29,18 @@ def apart(rows: list[dict], split: Path) -> list[dict]:
 def main(arguments: list[str] | None = None) -> None:
     """Write the rows and print how many there are."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--split", type=Path, help="folder of the split that these rows are apart from")
-    parser.add_argument("--out", type=Path, default=KNOWN, help="the file that is written (jsonl)")
+    parser.add_argument("--split", type=Path, required=True, help="folder of the split that these rows are apart from")
+    parser.add_argument("--out", type=Path, required=True, help="the file that is written (jsonl)")
     parser.add_argument("--model", default="smollm2-135m", help="model whose known facts are kept")
     args = parser.parse_args(arguments)
 
-    candidates = common_rows()
-    if args.split:
-        if not any(args.split.glob("*.jsonl")):
-            sys.exit(
-                f"--split {args.split}: no files of a split in it; python -m taalm.benchmarks.lama_ckl_split makes one"
-            )
-        if args.out.resolve().parent == args.split.resolve():
-            sys.exit(f"--out {args.out}: give another folder than the split's, whose files these facts are apart from")
-        candidates = apart(candidates, args.split)
+    if not any(args.split.glob("*.jsonl")):
+        sys.exit(
+            f"--split {args.split}: no files of a split in it; python -m taalm.benchmarks.lama_ckl_split makes one"
+        )
+    if args.out.resolve().parent == args.split.resolve():
+        sys.exit(f"--out {args.out}: give another folder than the split's, whose files these facts are apart from")
+    candidates = apart(common_rows(), args.split)
     known = score_rows(candidates, args.model)["descriptive"]
     rows = [row for row, is_known in zip(candidates, known, strict=True) if is_known]
     write_jsonl(args.out, rows)

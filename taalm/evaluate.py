@@ -22,9 +22,8 @@ from taalm.checkpoint import load_parameters
 from taalm.config import parse, run_entry
 from taalm.dry_run import describe
 from taalm.errors import UserError
-from taalm.facts import Fact, read_facts
+from taalm.facts import Fact
 from taalm.halves import learn_halves, scaled_totals
-from taalm.keeping import KNOWN, KeepConfig, Keeping
 from taalm.memory import peak_gib, reset_peak
 from taalm.methods import get_method
 from taalm.models.base import load_theta, save_adapter
@@ -65,7 +64,6 @@ class EvaluateConfig(CellConfig):
     """Ask a copy of theta in this precision where it learns in another (bf16 learns faster, fp32 made the split)."""
     scale: Share = 1.0
     """What LoRA learned counts so many times in the model that is asked and saved (WiSE-FT, taalm/scaling.py)."""
-    keep: KeepConfig = field(default_factory=KeepConfig)
     scales: list[float] = field(default_factory=list)
     """Also ask the final models with their adapters scaled by these shares in place of --scale, [0.5, 0.75]; later is
     fine too."""
@@ -90,7 +88,7 @@ class Asked(NamedTuple):
 
 
 def settle_questions(config: EvaluateConfig) -> None:
-    """What views ask and readout learns from, the facts that phi is trained on, and what is kept, without a file."""
+    """What views ask and readout learns from, where no file is given: the facts that phi is trained on."""
     method = get_method(config.method)
 
     def ta_train() -> str:
@@ -101,9 +99,6 @@ def settle_questions(config: EvaluateConfig) -> None:
         check_questions(config.views)
     if method.readout:
         config.readout.facts = config.readout.facts or ta_train()
-    if config.keep.share:
-        tuning = data_folder(config) / "tune_not_to_forget.jsonl"
-        config.keep.facts = config.keep.facts or [str(KNOWN), *([str(tuning)] if tuning.is_file() else [])]
 
 
 def read_asked(config: EvaluateConfig) -> Asked:
@@ -124,14 +119,10 @@ class Evaluation:
             found = lama_ckl.facts_file(config.train_data, lambda: data_folder(config), "ta_train")
             return [Document(text, None, "a TA-train document") for text in sorted({fact.evidence for fact in found})]
 
-        self.config = config
+        self.config, self.share = config, config.scale
         self.facts, self.known, self.known_schematic = asked
         facts = [fact for some in asked for fact in some]
         pairs = [(fact.subject, fact.object) for fact in facts]
-        taught = read_facts(config.views.questions) if config.views.questions.endswith(".jsonl") else []
-        avoided = {fact.subject for fact in [*facts, *taught]}
-        self.keeping = Keeping(config.keep, avoided) if config.keep.share else None
-        self.share = None if self.keeping else config.scale  # None: what --keep.facts say, every epoch
         self.cell = Cell(config, ta_train, pairs, [fact.evidence for fact in facts])
 
     @cached_property
@@ -160,13 +151,6 @@ class Evaluation:
             column: ProbeBatches.make([encode_probe(tokenizer, fact, form) for fact in some], pad_id, asked)
             for column, (_, some, form) in sets.items()
         }
-        to_keep = self.keeping.facts if self.keeping else []
-        kept = ProbeBatches.make([encode_probe(tokenizer, fact, "descriptive") for fact in to_keep], pad_id, asked)
-
-        def kept_at(share: float) -> list[float]:
-            """The accuracy on every fact to keep with the adapter scaled by `share`."""
-            with scaled(asked.model, share):
-                return [score.accuracy for score in score_batches(asked, kept)]
 
         def evaluate(epoch: int) -> dict:
             if asked is not split:
@@ -174,19 +158,15 @@ class Evaluation:
                 load_parameters(own, adaptation.trainable, state_file)
             asked.model.eval()
             entry: dict[str, Any] = {}
-            share = self.share
-            if share is None:
-                before = adaptation.history.get(epoch - 1, {}).get("share", 1.0)
-                share = entry["share"] = self.keeping.share(kept_at, before)
             for column, (name, some, _) in sets.items():
-                with scaled(asked.model, share):
+                with scaled(asked.model, self.share):
                     scores = score_batches(asked, probes[column])
                 entry |= lama_ckl.set_metrics(scores, column)
                 entry[name] = lama_ckl.outcomes(some, scores)
             if not self.config.quiet:
                 print(
                     f"epoch {epoch}: TO-LEARN {entry['acc_changed']:.3f}  NOT-TO-FORGET {entry['acc_unchanged']:.3f}  "
-                    f"Total {entry['acc_changed'] + entry['acc_unchanged']:.3f}  share {share:g}",
+                    f"Total {entry['acc_changed'] + entry['acc_unchanged']:.3f}",
                     flush=True,
                 )
             return entry
@@ -194,18 +174,17 @@ class Evaluation:
         adaptation = self.cell.adaptation(split, tokenizer, documents, evaluate, state_file, batch_size=batch_size)
         adaptation.run()
         if adapter is not None:
-            last = adaptation.history[adaptation.config.epochs]
-            save_adapter(split.model, adapter, last.get("share", self.config.scale))
+            save_adapter(split.model, adapter, self.config.scale)
         return adaptation
 
     def by_share(self, adaptation: Adaptation) -> dict[float, dict]:
         """What the final model answers with its adapter scaled by each of --scales: an entry of its history each."""
-        found, before = {}, self.share
+        found = {}
         for share in self.config.scales:
             print(f"adapter scaled by {share}")
             self.share = share
             found[share] = adaptation.evaluate(adaptation.config.epochs)
-        self.share = before
+        self.share = self.config.scale
         return found
 
 
@@ -227,12 +206,8 @@ def main(arguments: list[str]) -> None:
         raise UserError("--scales needs an adapter to scale; with --model.adapter full there is none")
     if config.ask_precision and config.model.shard:
         raise UserError("--ask_precision does not go with --model.shard, which needs the model that learns")
-    scales = {"--scale": config.scale if config.scale != 1 else 0, "--keep.share": config.keep.share}
-    for flag, value in scales.items():
-        if value and adapter not in ("lora", "qlora"):
-            raise UserError(f"{flag} {value:g}: only LoRA is scaled so, and the adapter is {adapter}")
-    if all(scales.values()):
-        raise UserError(f"--scale {config.scale:g} and --keep.share both say how much the adapter counts; give one")
+    if config.scale != 1 and adapter not in ("lora", "qlora"):
+        raise UserError(f"--scale {config.scale:g}: only LoRA is scaled so, and the adapter is {adapter}")
     keep_freed_memory()
     name = config.name or f"{config.method}_seed{config.seed}"
     folder, work = Path(config.out), Path(config.out) / "runs" / name
@@ -241,8 +216,6 @@ def main(arguments: list[str]) -> None:
     settle_questions(config)
     reported, asked = phi_report(config), read_asked(config)
     inputs = {flag: [fact.content() for fact in facts] for flag, facts in asked._asdict().items()}
-    if config.keep.share:
-        inputs["keep.facts"] = [fact.content() for path in config.keep.facts for fact in read_facts(path)]
     kept = ("out", "quiet", "dry_run", "swap_halves", "scales", *KEPT)
     claim(work, config, kept, inputs | method_inputs(config))
     before = load_result(path) if path.exists() else {}

@@ -25,8 +25,6 @@ def without_paths(value: Any) -> Any:
     """The same with every absolute path cut to its last part."""
     if isinstance(value, dict):
         return {key: without_paths(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_paths(item) for item in value]
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 

@@ -186,18 +186,11 @@ def _refuse_another(path: Path, config: dict, settings: EvaluateConfig) -> None:
     wanted = flatten(plain(asdict(settings)))
     made = flatten(config)
     for key in sorted(set(wanted) & set(made) - ITS_OWN):
-        before, now = (_without_folders(value) for value in (made[key], wanted[key]))
+        before, now = (Path(value).name if isinstance(value, str) else value for value in (made[key], wanted[key]))
         if before != now:
             raise UserError(
                 f"{path}: was made with --{key} {before!r}, this grid has {now!r}; give --out another folder"
             )
-
-
-def _without_folders(value: object) -> object:
-    """A setting with the names alone of the files that it may name."""
-    if isinstance(value, list):
-        return [_without_folders(part) for part in value]
-    return Path(value).name if isinstance(value, str) else value
 
 
 def _seeds(given: str) -> list[int]:

@@ -208,18 +208,6 @@ def with_shares(results: Mapping[str, Result]) -> dict[str, Result]:
     return found
 
 
-def found_shares(results: Mapping[str, Result]) -> list[str]:
-    """A line for every result whose share of the adapter --keep.share found: that of its end, then its halves'."""
-    lines = []
-    for name, result in results.items():
-        histories = [part["eval_result"] for part in (result, *result.get("halves", []))]
-        shares = [history[max(history)].get("share") for history in histories]
-        if shares[0] is not None:
-            halves = f", learning a half {' and '.join(f'{share:g}' for share in shares[1:])}" if shares[1:] else ""
-            lines.append(f"{name}: the adapter counts {shares[0]:g} times{halves} (--keep.share)")
-    return lines
-
-
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m taalm.results", description="The table of a folder of results.")
     parser.add_argument("folder", type=Path, nargs="?", default="results/lamackl", help="folder of result files")
@@ -228,9 +216,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--shares", action="store_true", help="also the rows of adapters scaled (--scales of evaluate)")
     given = parser.parse_args(arguments)
     results = chosen(some_results(given.folder), given.only)
-    lines = found_shares(results)
     results = with_shares(results) if given.shares else results
-    print("\n".join([table(averaged(results) if given.mean else results), *lines]))
+    print(table(averaged(results) if given.mean else results))
 
 
 if __name__ == "__main__":

@@ -169,16 +169,3 @@ def test_what_scaled_adapters_answer_are_rows_beside_their_results(tmp_path, cap
     assert own == {"final Acc": "0.300", "final NF": "0.500", "final Total": "0.800", "read": "0.200"}
     main([str(tmp_path), "--shares", "--mean"])
     assert "| a x0.5 (2) " in (printed := capsys.readouterr().out) and "0.200 ±0.141" in printed
-
-
-def test_the_share_that_a_run_found_stands_under_the_table(tmp_path, capsys):
-    learned = {0: {"share": 1.0}, 1: {"share": 0.75}}
-    save_result(tmp_path / "plain_s1.pkl", RESULT)
-    save_result(tmp_path / "whole_s1.pkl", RESULT | {"eval_result": learned})
-    halves = [{"eval_result": learned | {1: {"share": share}}} for share in (0.8, 0.9)]
-    save_result(tmp_path / "both_s1.pkl", RESULT | {"eval_result": learned, "halves": halves})
-    main([str(tmp_path), "--mean"])
-    assert capsys.readouterr().out.splitlines()[-2:] == [
-        "both_s1: the adapter counts 0.75 times, learning a half 0.8 and 0.9 (--keep.share)",
-        "whole_s1: the adapter counts 0.75 times (--keep.share)",
-    ]
